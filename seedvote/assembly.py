@@ -1,0 +1,133 @@
+"""From configs and stored recipes to data sets and recipes made of callables."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any
+
+from seedvote.config import PREPARATION_KEYS, TrainConfig, chosen_seeds, location_of, recipe_of, short_name
+from seedvote.data import network_inputs, prepare
+from seedvote.initialization import initial_model
+from seedvote.seeding import Streams
+from seedvote.store import RunRecord, recipe_hash
+from seedvote.targets import bound_target, model_builder
+from seedvote.training import parameter_groups
+from seedvote.types import Data, Recipe, Source
+from seedvote.version import __version__
+
+
+def load_data(recipe: Mapping[str, Any], location: Mapping[str, Any]) -> Data:
+    """Load and split the data set that a recipe names, from where it lies.
+
+    Raises:
+        ValueError: the data is not there or cannot be used.
+    """
+    spec = {**recipe["data"], **location}
+    preparation = {key: spec.pop(key, None) for key in PREPARATION_KEYS}
+    source = bound_target(spec, "data")()
+    if not isinstance(source, Source):
+        raise ValueError(
+            f"data._target_={spec['_target_']} must return a seedvote.types.Source, got {type(source).__name__}"
+        )
+    return prepare(source, split_seed=recipe["split_seed"], **preparation)
+
+
+def build_recipe(recipe: Mapping[str, Any], data: Data) -> Recipe:
+    """Turn a recipe of JSON values into callables, and check that the network takes the data.
+
+    Raises:
+        ValueError: something in it cannot be imported or does not fit the data.
+    """
+    built = Recipe(
+        build_model=model_builder(recipe["model"], data.input_shape, len(data.classes)),
+        initialize=bound_target(recipe["init"], "init"),
+        augment=bound_target(recipe["augment"], "augment"),
+        build_optimizer=bound_target(recipe["optimizer"], "optimizer"),
+        build_scheduler=bound_target(recipe["scheduler"], "scheduler"),
+        epochs=recipe["epochs"],
+        batch_size=recipe["batch_size"],
+        label_smoothing=recipe["label_smoothing"],
+        clip_norm=recipe["clip_norm"],
+        decay_all=recipe["decay_all"],
+        patience=recipe["patience"],
+        vary=tuple(recipe["vary"]),
+        shared_seed=recipe["shared_seed"],
+    )
+    _try_out(built, data)
+    return built
+
+
+def run_record(config: TrainConfig, data: Data, command: str) -> RunRecord:
+    """Say everything about a run that is known before its first member is trained."""
+    recipe = recipe_of(config)
+    return RunRecord(
+        recipe=recipe,
+        recipe_hash=recipe_hash(recipe, data.fingerprint),
+        fingerprint=data.fingerprint,
+        location=location_of(config),
+        classes=list(data.classes),
+        input_shape=list(data.input_shape),
+        input_dtype=str(data.train.inputs.dtype).removeprefix("torch."),
+        mean=list(data.normalization.mean),
+        std=list(data.normalization.std),
+        counts={"train": len(data.train), "validation": len(data.validation), "test": len(data.test)},
+        sample=data.sample,
+        seeds=sorted(chosen_seeds(config)),
+        command=command,
+        created=now(),
+        commit=_commit(),
+        versions=versions(),
+    )
+
+
+def run_name(record: RunRecord) -> str:
+    """Return ``<data>-<model>-<short hash>``, the name of a run that was given none."""
+    recipe = record.recipe
+    return f"{short_name(recipe['data'])}-{short_name(recipe['model'])}-{record.recipe_hash[:6]}"
+
+
+def now() -> str:
+    """Return the time in UTC, to the second, as ISO 8601."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that a result depends on."""
+    others = {name: version(name) for name in ("torch", "torchvision", "numpy")}
+    return {"seedvote": __version__, "python": platform.python_version(), **others}
+
+
+def _try_out(recipe: Recipe, data: Data) -> None:
+    """Take two samples through the network and build the optimizer, before anything is written."""
+    streams = Streams(0, recipe.vary, recipe.shared_seed)
+    inputs = network_inputs(data.train.inputs[:2], data.normalization)
+    shape = list(inputs.shape)
+    try:
+        model = initial_model(recipe, streams)
+        inputs = recipe.augment(inputs, streams.generator("augment", 0, 0))
+        logits = model(inputs)
+        recipe.build_scheduler(recipe.build_optimizer(parameter_groups(model, recipe.decay_all)), 10)
+    except ValueError:
+        raise
+    except Exception as error:
+        raise ValueError(
+            f"the recipe fails on two samples of shape {shape}: {type(error).__name__}: {error}"
+        ) from error
+    if list(logits.shape) != [2, len(data.classes)]:
+        raise ValueError(
+            f"the model must return logits [B, {len(data.classes)}], one for each class, "
+            f"got {list(logits.shape)} for a batch of 2"
+        )
+
+
+def _commit() -> str | None:
+    """Return the git commit of the working directory, if it is under git."""
+    try:
+        found = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return found.stdout.strip()

@@ -1,0 +1,161 @@
+"""How an entry module runs: Hydra, errors without traceback, and the exit status.
+
+Exit status: 0 done; 1 done, but something was left out or diverged; 2 wrong command line or input, nothing done;
+130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import hydra
+from hydra.core.config_store import ConfigStore
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import (
+    ConfigAttributeError,
+    ConfigKeyError,
+    MissingMandatoryValue,
+    OmegaConfBaseException,
+    ValidationError,
+)
+
+from seedvote.config import CONF_DIR
+from seedvote.errors import unknown
+
+INTERRUPTED = 130
+
+Config = TypeVar("Config")
+
+
+def run_command(
+    name: str, schema: type[Config], check: Callable[[DictConfig], Config], task: Callable[[Config], int]
+) -> None:
+    """Compose ``conf/<name>.yaml`` with the command line, check it, call ``task`` on it and exit with its status.
+
+    With ``--multirun`` this is done for each combination, and the largest status is the exit status.
+    """
+    ConfigStore.instance().store(name=f"{name}_schema", node=schema)
+    # Hydra then lets exceptions through to us instead of printing them its own way.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    statuses: list[int] = []
+
+    def guarded(composed: DictConfig) -> None:
+        try:
+            statuses.append(task(check(composed)))
+        # Caught here, not outside: Hydra would print a report of its own on the way out.
+        except OmegaConfBaseException as error:
+            _fail([_sentence(error, [])])
+        except ValueError as error:
+            _fail(str(error).splitlines())
+        except KeyboardInterrupt:
+            sys.exit(INTERRUPTED)
+
+    application = hydra.main(version_base="1.3", config_path=CONF_DIR, config_name=name)(guarded)
+    try:
+        _warn_of_shadowed_files()
+        application()
+        sys.stdout.flush()
+    except (HydraException, OmegaConfBaseException) as error:
+        _fail(_mistakes(name, check, error))
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        # Whoever read our output has left (`| head`); keep Python from complaining about it once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    sys.exit(max(statuses, default=0))
+
+
+def command_line(module: str) -> str:
+    """Return the command that is running, as it can be typed again."""
+    return shlex.join(["python", "-m", module, *sys.argv[1:]])
+
+
+def _fail(problems: list[str]) -> None:
+    heading = "error: " if len(problems) == 1 else f"error: {len(problems)} mistakes\n  "
+    print(heading + "\n  ".join(problems), file=sys.stderr)
+    sys.exit(2)
+
+
+def _mistakes(name: str, check: Callable[[DictConfig], Any], error: Exception) -> list[str]:
+    """Find every wrong override by adding one after the other; Hydra itself stops at the first."""
+    arguments = sys.argv[1:]
+    if any(argument.startswith("-") for argument in arguments):
+        return [_sentence(error, arguments)]
+    # A choice of group brings the keys that later overrides may set.
+    arguments.sort(key=lambda argument: "." in argument.partition("=")[0])
+    good: list[str] = []
+    problems: list[str] = []
+    with hydra.initialize_config_dir(version_base="1.3", config_dir=CONF_DIR):
+        composed = hydra.compose(name)
+        for argument in arguments:
+            try:
+                composed = hydra.compose(name, [*good, argument])
+                good.append(argument)
+            except (HydraException, OmegaConfBaseException) as mistake:
+                problems.append(_sentence(mistake, [argument], _keys(composed)))
+        try:
+            check(composed)
+        except ValueError as mistake:
+            problems += str(mistake).splitlines()
+        except OmegaConfBaseException as mistake:
+            problems.append(_sentence(mistake, []))
+    return problems or [_sentence(error, arguments)]
+
+
+def _sentence(error: BaseException, arguments: list[str], keys: list[str] | None = None) -> str:
+    """Say in one sentence what Hydra or OmegaConf found wrong."""
+    given = " ".join(arguments)
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, choice = error.missing_cfg_file.rpartition("/")
+        return unknown(group or "config", choice, error.options or [])
+    cause = error.__cause__ if isinstance(error, HydraException) else error
+    first = str(cause or error).splitlines()[0]
+    name, _, value = given.partition("=")
+    if isinstance(cause, MissingMandatoryValue):
+        key = re.sub(r".*: *", "", first)
+        return f"{key} has no default: add {key}=..."
+    if isinstance(cause, ValidationError) and "not a ListConfig" in first:
+        return f"{given}: {name} is a list, write {name}=[{value}]"
+    if isinstance(cause, ValidationError) and given:
+        return f"{given}: {first[0].lower()}{first[1:]}"
+    if isinstance(cause, (ConfigKeyError, ConfigAttributeError)) and keys:
+        return unknown("key", name.lstrip("+~"), keys)
+    if "missing EQUAL" in str(cause or error):
+        return f"{given}: every argument has the form KEY=VALUE; -h lists the keys"
+    if first.startswith("Ambiguous value"):
+        return f"{given}: several values are a sweep, for which --multirun must be added"
+    return f"{given}: {first}" if given and given not in first else first
+
+
+def _keys(composed: DictConfig) -> list[str]:
+    """Return every key of a config in dotted form."""
+
+    def walk(value: Any, prefix: str) -> list[str]:
+        if not isinstance(value, dict):
+            return [prefix]
+        below = [leaf for key, item in value.items() for leaf in walk(item, f"{prefix}.{key}" if prefix else key)]
+        return [prefix, *below] if prefix else below
+
+    return walk(OmegaConf.to_container(composed), "")
+
+
+def _warn_of_shadowed_files() -> None:
+    """Say where a file of the user's own --config-dir is not read because seedvote ships one of that name."""
+    for position, argument in enumerate(sys.argv[:-1]):
+        if argument in ("--config-dir", "-cd"):
+            directory = Path(sys.argv[position + 1])
+            for file in sorted(directory.rglob("*.yaml")):
+                relative = file.relative_to(directory)
+                if (Path(CONF_DIR) / relative).exists():
+                    print(
+                        f"warning: {file} is not read: seedvote has a {relative}; rename yours",
+                        file=sys.stderr,
+                    )

@@ -1,0 +1,232 @@
+"""What the command lines may say: schemas and checks.
+
+Only this module, ``targets``, ``command`` and the entry modules import Hydra; nothing here imports torch, so that
+help and wrong command lines answer at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+from seedvote.errors import listed, unknown
+from seedvote.types import STREAMS
+
+_PACKAGE = Path(__file__).resolve().parent
+# Inside an installed wheel the configs lie in the package; in a checkout, beside it.
+CONF_DIR = str(_PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent / "conf")
+
+RECIPE_KEYS = (
+    "data", "augment", "model", "init", "optimizer", "scheduler", "epochs", "batch_size", "label_smoothing",
+    "clip_norm", "decay_all", "patience", "vary", "shared_seed", "split_seed",
+)  # fmt: skip
+# Where the data lies and how it is read: no part of the recipe, since the data's fingerprint is.
+LOCATION_KEYS = ("root", "file", "download", "cache", "workers")
+# What seedvote itself does to any data set; the rest of `data` goes to its `_target_`.
+PREPARATION_KEYS = ("name", "validation", "test", "limit", "normalize")
+
+
+@dataclass
+class TrainConfig:
+    """The keys of ``conf/train.yaml``, which holds their defaults and says what they mean."""
+
+    n_seeds: int = MISSING
+    first_seed: int = MISSING
+    seeds: list[int] | None = None
+    vary: list[str] = MISSING
+    shared_seed: int = MISSING
+    split_seed: int = MISSING
+    epochs: int = MISSING
+    batch_size: int = MISSING
+    label_smoothing: float = MISSING
+    clip_norm: float | None = None
+    decay_all: bool = MISSING
+    patience: int | None = None
+    device: str = MISSING
+    threads: int | None = None
+    run: str | None = None
+    checkpoints: str = MISSING
+    data: Any = MISSING
+    augment: Any = MISSING
+    model: Any = MISSING
+    init: Any = MISSING
+    optimizer: Any = MISSING
+    scheduler: Any = MISSING
+    engine: Any = MISSING
+
+
+@dataclass
+class DataLocation:
+    """Where a run's data lies today, if not where it lay."""
+
+    root: str | None = None
+    file: str | None = None
+
+
+@dataclass
+class PredictConfig:
+    """The keys of ``conf/predict.yaml``, which holds their defaults and says what they mean."""
+
+    run: str | None = None
+    checkpoints: str = MISSING
+    vote: str = MISSING
+    tie: str = MISSING
+    on_bad_member: str = MISSING
+    images: str | None = None
+    arrays: str | None = None
+    output: str | None = None
+    device: str = MISSING
+    threads: int | None = None
+    trust: bool = MISSING
+    data: DataLocation = field(default_factory=DataLocation)
+
+
+_Config = TypeVar("_Config")
+
+
+def train_config(composed: DictConfig) -> TrainConfig:
+    """Turn a composed Hydra config into a checked record.
+
+    Raises:
+        ValueError: with one line for each mistake.
+    """
+    return _checked(composed, TrainConfig, _train_problems)
+
+
+def predict_config(composed: DictConfig) -> PredictConfig:
+    """Turn a composed Hydra config into a checked record.
+
+    Raises:
+        ValueError: with one line for each mistake.
+    """
+    return _checked(composed, PredictConfig, _predict_problems)
+
+
+def _checked(composed: DictConfig, kind: type[_Config], problems_of: Callable[[_Config], list[str]]) -> _Config:
+    known = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    problems = [unknown("key", str(key), known) for key in composed if key not in known]
+    config = OmegaConf.to_object(composed)
+    assert isinstance(config, kind)
+    problems += problems_of(config)
+    if problems:
+        raise ValueError("\n".join(problems))
+    return config
+
+
+def chosen_seeds(config: TrainConfig) -> list[int]:
+    """Return the seeds of the members that the command asks for."""
+    if config.seeds is not None:
+        return config.seeds
+    return list(range(config.first_seed, config.first_seed + config.n_seeds))
+
+
+def recipe_of(config: TrainConfig) -> dict[str, Any]:
+    """Return everything in the config that shapes a member's weights, as plain JSON values.
+
+    Of ``data`` it leaves out where the files lie; the store adds the data's fingerprint instead.
+    """
+    recipe = {key: getattr(config, key) for key in RECIPE_KEYS}
+    recipe["data"] = {key: value for key, value in config.data.items() if key not in LOCATION_KEYS}
+    recipe["vary"] = [stream for stream in STREAMS if stream in config.vary]
+    return recipe
+
+
+def location_of(config: TrainConfig) -> dict[str, Any]:
+    """Return where the data lies and how it is read, with absolute paths."""
+    location = {key: value for key, value in config.data.items() if key in LOCATION_KEYS}
+    for key in ("root", "file"):
+        if location.get(key):
+            location[key] = str(Path(location[key]).expanduser().resolve())
+    return location
+
+
+def short_name(spec: Mapping[str, Any]) -> str:
+    """Return a word for a data set or model, for run names: its ``name``, else the end of its ``_target_``."""
+    word = str(spec.get("name") or str(spec["_target_"]).rsplit(".", 1)[-1])
+    return re.sub(r"[^A-Za-z0-9]+", "_", word).strip("_").lower() or "unnamed"
+
+
+def _train_problems(config: TrainConfig) -> list[str]:
+    smallest = {
+        "n_seeds": 1,
+        "first_seed": 0,
+        "shared_seed": 0,
+        "split_seed": 0,
+        "epochs": 1,
+        "batch_size": 1,
+    }
+    problems = [
+        f"{key} must be at least {least}, got {getattr(config, key)}"
+        for key, least in smallest.items()
+        if getattr(config, key) < least
+    ]
+    if config.split_seed >= 2**32:
+        problems.append(f"split_seed must be below 2**32, got {config.split_seed}")
+    if config.patience is not None and config.patience < 1:
+        problems.append(f"patience must be at least 1, or null for no early stopping, got {config.patience}")
+    if not 0 <= config.label_smoothing < 1:
+        problems.append(f"label_smoothing must be at least 0 and below 1, got {config.label_smoothing}")
+    if config.clip_norm is not None and not config.clip_norm > 0:
+        problems.append(f"clip_norm must be above 0, or null for no clipping, got {config.clip_norm}")
+    problems += [unknown("stream in vary", name, STREAMS) for name in config.vary if name not in STREAMS]
+    return problems + _seeds_problems(config.seeds) + _spec_problems(config) + _place_problems(config)
+
+
+def _predict_problems(config: PredictConfig) -> list[str]:
+    problems = _place_problems(config)
+    if config.images and config.arrays:
+        problems.append("images= and arrays= cannot be predicted in one go: give one of them")
+    return problems
+
+
+def _seeds_problems(seeds: list[int] | None) -> list[str]:
+    if seeds is None:
+        return []
+    if not seeds:
+        return ["seeds is an empty list: name at least one, such as seeds=[3,7], or leave it out"]
+    problems = []
+    twice = sorted({seed for seed in seeds if seeds.count(seed) > 1})
+    if twice:
+        problems.append(f"seeds names {listed(twice)} more than once: each seed is one member")
+    negative = [seed for seed in seeds if seed < 0]
+    if negative:
+        problems.append(f"seeds must be at least 0, got {listed(negative)}")
+    return problems
+
+
+def _spec_problems(config: TrainConfig) -> list[str]:
+    problems = []
+    for group in ("data", "augment", "model", "init", "optimizer", "scheduler", "engine"):
+        spec = getattr(config, group)
+        if not isinstance(spec, dict) or not isinstance(spec.get("_target_"), str):
+            problems.append(f"{group} must be one of the choices that -h lists, or have a _target_, got {spec!r}")
+    if problems:
+        return problems
+    limit = config.data.get("limit")
+    if limit is not None and (not isinstance(limit, int) or limit < 1):
+        problems.append(f"data.limit must be a whole number of at least 1, or null, got {limit!r}")
+    for key in ("validation", "test"):
+        part = config.data.get(key)
+        if part is not None and not (isinstance(part, (int, float)) and 0 < part < 1):
+            problems.append(f"data.{key} must be a fraction above 0 and below 1, got {part!r}")
+    return problems
+
+
+def _place_problems(config: TrainConfig | PredictConfig) -> list[str]:
+    problems = []
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", config.device):
+        problems.append(f"device must be auto, cpu, cuda, cuda:N or mps, got {config.device!r}")
+    if config.threads is not None and config.threads < 1:
+        problems.append(f"threads must be at least 1, or null for torch's own choice, got {config.threads}")
+    if config.run is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", config.run):
+        problems.append(
+            f"run must be a plain name of letters, digits, '.', '_' and '-' (a directory under "
+            f"checkpoints={config.checkpoints}), got {config.run!r}"
+        )
+    return problems

@@ -1,0 +1,22 @@
+"""Data sets as tensors: what ``data._target_`` names, and what prepares it."""
+
+from seedvote.data.arrays import arrays
+from seedvote.data.builtin import digits, torchvision_dataset
+from seedvote.data.image_files import decode_image
+from seedvote.data.image_folder import image_folder
+from seedvote.data.new_inputs import read_arrays, read_image_folder
+from seedvote.data.normalization import network_inputs, normalized
+from seedvote.data.prepare import prepare
+
+__all__ = [
+    "arrays",
+    "decode_image",
+    "digits",
+    "image_folder",
+    "network_inputs",
+    "normalized",
+    "prepare",
+    "read_arrays",
+    "read_image_folder",
+    "torchvision_dataset",
+]

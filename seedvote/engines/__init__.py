@@ -1,0 +1,1 @@
+"""Ways to train many members, all behind ``seedvote.types.Engine``."""

@@ -1,0 +1,189 @@
+"""From stored members and inputs to logits ``[M, S, C]``."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from seedvote import voting
+from seedvote.data import network_inputs
+from seedvote.device import resolve_device
+from seedvote.errors import listed, unknown
+from seedvote.seeding import restored_generators
+from seedvote.store import MemberRecord, Run, read_member, read_run, read_weights
+from seedvote.targets import check_trusted, model_builder
+from seedvote.types import Normalization
+from seedvote.voting import Vote
+
+BATCH = 1000
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """The members of a run, ready to predict.
+
+    run: where they come from. members: what is known of each, in the order of their seeds. dropped: seeds that were
+    left out on request, each with the reason.
+    """
+
+    run: Run
+    members: tuple[MemberRecord, ...]
+    dropped: dict[int, str]
+    device: torch.device
+    _model: nn.Module
+    _states: tuple[dict[str, Tensor], ...]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names; label ``i`` is ``classes[i]``."""
+        return tuple(self.run.record.classes)
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The members' seeds, in the order of the axis M."""
+        return tuple(member.seed for member in self.members)
+
+    def only(self, positions: Sequence[int], reason: str) -> Ensemble:
+        """Return the ensemble of the members at these positions, the others noted as dropped for a reason."""
+        left_out = {seed: reason for place, seed in enumerate(self.seeds) if place not in positions}
+        return dataclasses.replace(
+            self,
+            members=tuple(self.members[place] for place in positions),
+            dropped={**self.dropped, **left_out},
+            _states=tuple(self._states[place] for place in positions),
+        )
+
+    @torch.inference_mode()
+    def predict_logits(self, inputs: Tensor | npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:
+        """Return every member's logits.
+
+        inputs: raw, as the run's data set holds them (``uint8`` images ``[S, channels, height, width]`` or
+        ``float32``), not normalised.
+
+        Returns:
+            ``[M, S, C]``, ``float32``.
+
+        Raises:
+            ValueError: the inputs have another shape or kind of number than the run's data.
+        """
+        raw = self._checked(torch.as_tensor(inputs))
+        normalization = Normalization(tuple(self.run.record.mean), tuple(self.run.record.std))
+        logits = np.empty((len(self.members), len(raw), len(self.classes)), np.float32)
+        for member, state in enumerate(self._states):
+            self._model.load_state_dict(state)
+            self._model.eval()
+            for start in range(0, len(raw), BATCH):
+                batch = network_inputs(raw[start : start + BATCH].to(self.device), normalization)
+                logits[member, start : start + BATCH] = self._model(batch).float().cpu().numpy()
+        return logits
+
+    def predict(self, inputs: Tensor | npt.NDArray[np.generic], vote: str = "soft", tie: str = "probability") -> Vote:
+        """Let the members vote on raw inputs ``[S, ...]``; ``seedvote.voting.vote`` has the rules.
+
+        Raises:
+            ValueError: unknown rule or tie, wrong inputs, or a member whose logits are not finite.
+        """
+        return voting.vote(self.predict_logits(inputs), vote, tie=tie, seeds=self.seeds)
+
+    def _checked(self, raw: Tensor) -> Tensor:
+        record = self.run.record
+        if list(raw.shape[1:]) != record.input_shape:
+            raise ValueError(
+                f"run {self.run.name!r} takes inputs of shape [S, {listed(record.input_shape)}], got {list(raw.shape)}"
+            )
+        dtype = f"{raw.dtype}".removeprefix("torch.")
+        if dtype != record.input_dtype and (dtype == "uint8" or record.input_dtype == "uint8"):
+            raise ValueError(
+                f"run {self.run.name!r} takes raw {record.input_dtype} inputs as its data set holds them, got {dtype}"
+            )
+        return raw
+
+
+def load(
+    path: str | Path,
+    *,
+    device: str = "auto",
+    on_bad_member: str = "error",
+    trust: bool = False,
+) -> Ensemble:
+    """Load the members of a run.
+
+    path: the run's directory. device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``. on_bad_member: what to do
+    where a member is missing, damaged or diverged: ``error``, or ``drop`` it and say so in ``Ensemble.dropped``.
+    trust: load a run whose model is code outside seedvote, torch.nn and torchvision.models.
+
+    Raises:
+        ValueError: the run or a member cannot be used; the message says which and what to do.
+    """
+    if on_bad_member not in voting.ON_BAD_MEMBER:
+        raise ValueError(unknown("on_bad_member", on_bad_member, voting.ON_BAD_MEMBER))
+    run = read_run(Path(path))
+    record = run.record
+    if not trust:
+        check_trusted(record.recipe["model"], run.name)
+    place = resolve_device(device)
+    with restored_generators(torch.device("cpu")):
+        model = model_builder(record.recipe["model"], record.input_shape, len(record.classes))()
+    members, states, bad = _usable_members(run, model)
+    if bad and on_bad_member == "error":
+        raise ValueError(_complaint(run, bad))
+    if not members:
+        raise ValueError(f"run {run.name!r} has no member that can be used: {next(iter(bad.values()))}")
+    model = model.to(place).to(memory_format=torch.channels_last)
+    return Ensemble(run, tuple(members), bad, place, model, tuple(states))
+
+
+def _usable_members(run: Run, model: nn.Module) -> tuple[list[MemberRecord], list[dict[str, Tensor]], dict[int, str]]:
+    members, states, bad = [], [], {}
+    absent = run.missing(run.record.seeds)
+    for seed in run.record.seeds:
+        if seed in absent:
+            bad[seed] = "is not trained yet"
+            continue
+        try:
+            member = read_member(run, seed)
+            state = read_weights(run, member)
+            _check_state(state, model, run.weights_path(seed))
+        except ValueError as error:
+            bad[seed] = str(error)
+            continue
+        if member.diverged:
+            bad[seed] = f"diverged: {member.diverged}"
+            continue
+        members.append(member)
+        states.append(state)
+    return members, states, bad
+
+
+def _check_state(state: dict[str, Tensor], model: nn.Module, path: Path) -> None:
+    wanted = model.state_dict()
+    if state.keys() != wanted.keys():
+        odd = sorted(state.keys() ^ wanted.keys())
+        raise ValueError(f"{path} does not fit the model: {listed(odd)} only in one of the two")
+    for name, tensor in state.items():
+        want = wanted[name]
+        if tensor.shape != want.shape or tensor.dtype != want.dtype:
+            raise ValueError(
+                f"{path} does not fit the model: {name} is {tensor.dtype} {list(tensor.shape)}, "
+                f"wanted {want.dtype} {list(want.shape)}"
+            )
+
+
+def _complaint(run: Run, bad: dict[int, str]) -> str:
+    record = run.record
+    absent = [seed for seed, reason in bad.items() if reason == "is not trained yet"]
+    if len(absent) == len(bad):
+        have = len(record.seeds) - len(absent)
+        return (
+            f"run {run.name!r} has {have} of {len(record.seeds)} members (missing seeds {listed(absent)}): "
+            f"run `{record.command}` to finish it, or add on_bad_member=drop to go on without them"
+        )
+    reasons = "; ".join(f"seed {seed} {reason}" for seed, reason in bad.items())
+    return f"run {run.name!r} has members that cannot vote ({reasons}): add on_bad_member=drop to go on without them"

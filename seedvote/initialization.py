@@ -1,0 +1,32 @@
+"""Schemes that draw a network's first weights.
+
+A scheme takes the network and a generator on the CPU that belongs to the member's ``init`` stream, and changes
+the weights in place.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from seedvote.seeding import Streams, restored_generators, seed_device
+from seedvote.types import Recipe
+
+CPU = torch.device("cpu")
+
+
+def default(model: nn.Module, generator: torch.Generator) -> None:
+    """Leave the weights as the network's own constructor drew them."""
+
+
+def initial_model(recipe: Recipe, streams: Streams) -> nn.Module:
+    """Build a member's network with its first weights, on the CPU, from its ``init`` stream alone.
+
+    Constructors draw from torch's global generator, so that is seeded for them and restored afterwards;
+    the scheme then gets a generator of its own.
+    """
+    with restored_generators(CPU):
+        seed_device(CPU, streams.number("init", 0))
+        model = recipe.build_model()
+    recipe.initialize(model, torch.Generator().manual_seed(streams.number("init", 1)))
+    return model

@@ -1,0 +1,163 @@
+"""Networks. None of them knows a seed: weights are drawn from whatever generator is current.
+
+Every builder takes ``input_shape`` (one sample, without the batch axis) and ``n_classes`` first, and returns a
+module that maps ``[B, *input_shape]`` to logits ``[B, C]``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from seedvote.errors import unknown
+
+
+def mlp(input_shape: Sequence[int], n_classes: int, hidden: Sequence[int] = (256,), dropout: float = 0.0) -> nn.Module:
+    """Build a multi-layer perceptron with ReLU on the flattened input, dropout after each hidden layer."""
+    layers: list[nn.Module] = [nn.Flatten()]
+    width = math.prod(input_shape)
+    for units in hidden:
+        layers += [nn.Linear(width, units), nn.ReLU()]
+        if dropout:
+            layers.append(nn.Dropout(dropout))
+        width = units
+    return nn.Sequential(*layers, nn.Linear(width, n_classes))
+
+
+def lenet(
+    input_shape: Sequence[int],
+    n_classes: int,
+    channels: tuple[int, int] = (6, 16),
+    hidden: Sequence[int] = (120, 84),
+    dropout: float = 0.0,
+) -> nn.Module:
+    """Build LeNet-5 with ReLU and max pooling (LeCun et al., 1998), for images of 28x28 or 32x32 pixels.
+
+    Images of 28x28 are padded by two in the first convolution, as the original padded its digits to 32x32.
+
+    Raises:
+        ValueError: the input is not an image of one of the two sizes.
+    """
+    depth, height, width = image_shape(input_shape, "lenet")
+    if (height, width) not in ((28, 28), (32, 32)):
+        raise ValueError(
+            f"model lenet wants images of 28x28 or 32x32 pixels, got {height}x{width}: use model=resnet or model=mlp"
+        )
+    first, second = channels
+    layers: list[nn.Module] = [
+        nn.Conv2d(depth, first, 5, padding=2 if height == 28 else 0),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(first, second, 5),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+    ]
+    features = second * 5 * 5
+    for units in hidden:
+        layers += [nn.Linear(features, units), nn.ReLU()]
+        if dropout:
+            layers.append(nn.Dropout(dropout))
+        features = units
+    return nn.Sequential(*layers, nn.Linear(features, n_classes))
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions with BatchNorm and a shortcut; a 1x1 convolution where the shape changes."""
+
+    def __init__(self, channels_in: int, channels_out: int, stride: int) -> None:
+        """Build a block that divides height and width by ``stride``."""
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels_in, channels_out, 3, stride, padding=1, bias=False)
+        self.norm1 = nn.BatchNorm2d(channels_out)
+        self.conv2 = nn.Conv2d(channels_out, channels_out, 3, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(channels_out)
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or channels_in != channels_out:
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(channels_in, channels_out, 1, stride, bias=False), nn.BatchNorm2d(channels_out)
+            )
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Map ``[B, channels_in, H, W]`` to ``[B, channels_out, H / stride, W / stride]``."""
+        hidden = F.relu(self.norm1(self.conv1(inputs)))
+        return F.relu(self.norm2(self.conv2(hidden)) + self.shortcut(inputs))
+
+
+def resnet(input_shape: Sequence[int], n_classes: int, depth: int = 20, width: int = 16) -> nn.Module:
+    """Build the CIFAR ResNet of He et al. (2016), section 4.2: three stages of (depth - 2) / 6 blocks.
+
+    width: channels of the first stage; the stages have 1, 2 and 4 times as many. Shortcuts that change shape are
+    1x1 convolutions (option B).
+
+    Raises:
+        ValueError: depth is not 6n + 2, or the input is not an image.
+    """
+    if depth < 8 or (depth - 2) % 6:
+        raise ValueError(f"model.depth must be 6n + 2 (8, 14, 20, 32, 44, 56, 110 ...), got {depth}")
+    image_channels, _, _ = image_shape(input_shape, "resnet")
+    layers: list[nn.Module] = [
+        nn.Conv2d(image_channels, width, 3, padding=1, bias=False),
+        nn.BatchNorm2d(width),
+        nn.ReLU(),
+    ]
+    channels = width
+    for stage in range(3):
+        for block in range((depth - 2) // 6):
+            stage_channels = width * 2**stage
+            layers.append(ResidualBlock(channels, stage_channels, stride=2 if stage and not block else 1))
+            channels = stage_channels
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, n_classes))
+
+
+def torchvision_model(
+    input_shape: Sequence[int], n_classes: int, name: str, small_images: bool = False, **options: object
+) -> nn.Module:
+    """Build a classification model of torchvision by name, with random weights.
+
+    small_images: put a 3x3 convolution of stride 1 in place of a ResNet's 7x7 one of stride 2 and its pooling,
+    as is usual for 32x32 pixels. Networks for three colours get grey images repeated.
+
+    Raises:
+        ValueError: torchvision has no such model, or ``small_images`` is asked of one that is no ResNet.
+    """
+    import torchvision
+
+    names = torchvision.models.list_models(module=torchvision.models)
+    if name not in names:
+        raise ValueError(unknown("model.name", name, names))
+    model: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=n_classes, **options)
+    channels, _, _ = image_shape(input_shape, name)
+    if small_images:
+        if not isinstance(model, torchvision.models.ResNet):
+            raise ValueError(f"model.small_images is for torchvision's ResNets, not for {name}: set it to false")
+        model.conv1 = nn.Conv2d(3, model.conv1.out_channels, 3, padding=1, bias=False)
+        nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
+        model.maxpool = nn.Identity()
+    return model if channels == 3 else nn.Sequential(GreyToColour(), model)
+
+
+class GreyToColour(nn.Module):
+    """Repeats one channel three times."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Map ``[B, 1, H, W]`` to ``[B, 3, H, W]``."""
+        return inputs.expand(-1, 3, -1, -1)
+
+
+def image_shape(input_shape: Sequence[int], model: str) -> tuple[int, int, int]:
+    """Return channels, height and width, or refuse inputs that are no images.
+
+    Raises:
+        ValueError: ``input_shape`` does not have three axes.
+    """
+    if len(input_shape) != 3:
+        raise ValueError(
+            f"model {model} wants images [channels, height, width], got inputs of shape "
+            f"{list(input_shape)}: use model=mlp for vectors"
+        )
+    channels, height, width = input_shape
+    return channels, height, width

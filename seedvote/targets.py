@@ -1,0 +1,77 @@
+"""How a ``_target_`` of a config becomes a callable, and which ones a stranger's run may name."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+
+from seedvote.errors import unknown
+
+# What a run directory may name without the user's consent. Each is checked on the resolved object too.
+TRUSTED = ("seedvote.data", "seedvote.models", "torch.nn", "torchvision.models")
+
+
+def bound_target(spec: Mapping[str, Any], where: str) -> functools.partial[Any]:
+    """Import what ``_target_`` names and bind the other keys as its options.
+
+    Raises:
+        ValueError: it cannot be imported, or it has no such option.
+    """
+    try:
+        bound = instantiate(dict(spec), _partial_=True, _convert_="all")
+    except InstantiationException as error:
+        reason = str(error.__cause__ or error).splitlines()[0]
+        raise ValueError(f"{where}._target_={spec['_target_']} cannot be used: {reason}") from error
+    parameters = inspect.signature(bound.func).parameters
+    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        for option in bound.keywords:
+            if option not in parameters:
+                raise ValueError(unknown(f"option of {spec['_target_']}", f"{where}.{option}", parameters))
+    assert isinstance(bound, functools.partial)
+    return bound
+
+
+def model_builder(spec: Mapping[str, Any], input_shape: Sequence[int], n_classes: int) -> Callable[[], Any]:
+    """Return what builds the network; ``input_shape`` and ``n_classes`` are passed to targets that take them."""
+    bound = bound_target(spec, "model")
+    facts = {"input_shape": tuple(input_shape), "n_classes": n_classes}
+    wanted = inspect.signature(bound.func).parameters
+    return functools.partial(bound, **{name: value for name, value in facts.items() if name in wanted})
+
+
+def check_trusted(spec: Mapping[str, Any], run: str) -> None:
+    """Refuse code that a run directory names and that is neither seedvote's nor a network of torch.
+
+    Raises:
+        ValueError: a ``_target_`` leads elsewhere, or a value asks OmegaConf to look something up.
+    """
+    pending: list[Any] = [spec]
+    while pending:
+        value = pending.pop()
+        if isinstance(value, Mapping):
+            pending.extend(value.values())
+            if "_target_" in value and not _is_trusted(str(value["_target_"])):
+                raise ValueError(
+                    f"run {run!r} names code outside seedvote, torch.nn and torchvision.models: "
+                    f"{value['_target_']}; loading it would run that code, so add trust=true only if you know it"
+                )
+        elif isinstance(value, (list, tuple)):
+            pending.extend(value)
+        elif isinstance(value, str) and "${" in value:
+            raise ValueError(f"run {run!r} holds the interpolation {value!r}, which no recipe of seedvote has")
+
+
+def _is_trusted(target: str) -> bool:
+    def inside(name: str) -> bool:
+        return any(name == package or name.startswith(package + ".") for package in TRUSTED)
+
+    # The path alone is not enough: torch.nn.functional.torch.hub.load begins well and ends badly.
+    if not inside(target):
+        return False
+    found = bound_target({"_target_": target}, "recipe").func
+    return (inspect.isclass(found) or inspect.isfunction(found)) and inside(str(found.__module__))

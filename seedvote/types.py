@@ -1,0 +1,165 @@
+"""Records that pass between the layers.
+
+Axis letters used throughout: ``M`` members, ``S`` samples, ``C`` classes, ``B`` samples of a batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from torch import Tensor, nn
+
+# A member's random streams. The numbers are part of what a seed means: never renumber, only append.
+STREAMS = {"init": 0, "order": 1, "augment": 2, "dropout": 3}
+
+
+@dataclass(frozen=True)
+class Split:
+    """Samples with their labels.
+
+    inputs: ``[S, channels, height, width]`` (images) or ``[S, features]`` (vectors); ``uint8`` in 0..255
+    or ``float32``, as they came, not normalised. labels: ``[S]``, ``int64``, class indices in ``0 .. C-1``.
+    """
+
+    inputs: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a data set offers before seedvote carves it: the return value of every ``data._target_``.
+
+    test: the official test split, or ``None`` where the data set has none and one is to be carved.
+    classes: class names; label ``i`` is ``classes[i]``.
+    """
+
+    train: Split
+    test: Split | None
+    classes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """Maps raw inputs to network inputs: ``(x - mean) / std`` for each channel (images) or feature (vectors).
+
+    mean, std: ``C'`` numbers each, in the units of the raw inputs, from the training split alone.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Data:
+    """A data set, split for good: nothing after this touches the borders between the splits.
+
+    fingerprint: hex digest of every input, label and class name of the three splits.
+    sample: True where ``data.limit`` cut the splits down, so that results are no results.
+    """
+
+    name: str
+    train: Split
+    validation: Split
+    test: Split
+    classes: tuple[str, ...]
+    normalization: Normalization
+    fingerprint: str
+    sample: bool = False
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one sample, ``(channels, height, width)`` or ``(features,)``."""
+        return tuple(self.train.inputs.shape[1:])
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that shapes a member's weights, as plain callables and numbers.
+
+    build_model: makes the network on the CPU, drawing default weights from torch's global generator.
+    initialize: redraws the weights in place from the generator it is given (or leaves them).
+    augment: maps normalised inputs ``[B, ...]`` to inputs of the same shape; draws from the generator.
+    build_optimizer: takes torch parameter groups.
+    build_scheduler: takes the optimizer and the total number of steps; is stepped once a batch.
+    clip_norm: largest gradient norm, or ``None``.
+    decay_all: whether weight decay also holds biases and norm parameters (one-dimensional tensors).
+    patience: epochs without a better validation loss after which training stops, or ``None``.
+    vary: the streams that follow the member's seed; the others follow ``shared_seed``.
+    """
+
+    build_model: Callable[[], nn.Module]
+    initialize: Callable[[nn.Module, torch.Generator], None]
+    augment: Callable[[Tensor, np.random.Generator], Tensor]
+    build_optimizer: Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
+    build_scheduler: Callable[[torch.optim.Optimizer, int], torch.optim.lr_scheduler.LRScheduler]
+    epochs: int
+    batch_size: int
+    label_smoothing: float
+    clip_norm: float | None
+    decay_all: bool
+    patience: int | None
+    vary: tuple[str, ...]
+    shared_seed: int
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """What one epoch of one member came to.
+
+    epoch: counted from 1. train_loss: mean over the epoch's samples as they were trained on (nats, label
+    smoothing included). validation_loss: mean negative log-likelihood (nats). validation_accuracy: fraction.
+    learning_rate: at the epoch's end. seconds: wall time, validation included.
+    """
+
+    epoch: int
+    train_loss: float
+    validation_loss: float
+    validation_accuracy: float
+    learning_rate: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class TrainedMember:
+    """A member whose training is over.
+
+    state: weights and buffers by name, on the CPU, sharing no memory with anything.
+    history: one record an epoch. kept_epoch: the epoch whose weights ``state`` holds (0: the initial ones).
+    diverged: why training broke off, or ``None``; ``state`` is then the last finite one.
+    """
+
+    seed: int
+    state: Mapping[str, Tensor]
+    history: tuple[EpochRecord, ...]
+    kept_epoch: int
+    seconds: float
+    diverged: str | None = None
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One finished epoch of one member."""
+
+    seed: int
+    record: EpochRecord
+
+
+class Engine(Protocol):
+    """A way to train many members; what a member becomes does not depend on the others.
+
+    ``train`` yields a ``Progress`` after each epoch and a ``TrainedMember`` for each seed, in any order.
+    """
+
+    def train(
+        self, seeds: Sequence[int], recipe: Recipe, data: Data, device: torch.device
+    ) -> Iterator[Progress | TrainedMember]:
+        """Train one member for each seed."""
+        ...
