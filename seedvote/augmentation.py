@@ -66,8 +66,8 @@ def _warped(inputs: Tensor, generator: np.random.Generator, rotate: float, scale
     aspect = height / width
     cosine, sine = np.cos(angle) / zoom, np.sin(angle) / zoom
     matrix = np.zeros((count, 2, 3))
-    matrix[:, 0, 0], matrix[:, 0, 1] = cosine, (slant * cosine - sine) * aspect
-    matrix[:, 1, 0], matrix[:, 1, 1] = sine / aspect, slant * sine + cosine
+    matrix[:, 0, 0], matrix[:, 0, 1] = cosine, (slant * cosine + sine) * aspect
+    matrix[:, 1, 0], matrix[:, 1, 1] = -sine / aspect, cosine - slant * sine
     theta = torch.from_numpy(matrix).to(inputs)
     grid = F.affine_grid(theta, list(inputs.shape), align_corners=False)
     return F.grid_sample(inputs, grid, align_corners=False)

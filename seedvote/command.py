@@ -7,7 +7,6 @@ Exit status: 0 done; 1 done, but something was left out or diverged; 2 wrong com
 from __future__ import annotations
 
 import os
-import re
 import shlex
 import sys
 from collections.abc import Callable
@@ -120,8 +119,7 @@ def _sentence(error: BaseException, arguments: list[str], keys: list[str] | None
     first = str(cause or error).splitlines()[0]
     name, _, value = given.partition("=")
     if isinstance(cause, MissingMandatoryValue):
-        key = re.sub(r".*: *", "", first)
-        return f"{key} has no default: add {key}=..."
+        return f"{cause.full_key} has no default: add {cause.full_key}=..."
     if isinstance(cause, ValidationError) and "not a ListConfig" in first:
         return f"{given}: {name} is a list, write {name}=[{value}]"
     if isinstance(cause, ValidationError) and given:

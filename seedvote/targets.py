@@ -25,7 +25,10 @@ def bound_target(spec: Mapping[str, Any], where: str) -> functools.partial[Any]:
     try:
         bound = instantiate(dict(spec), _partial_=True, _convert_="all")
     except InstantiationException as error:
-        reason = str(error.__cause__ or error).splitlines()[0]
+        root: BaseException = error
+        while root.__cause__ is not None:
+            root = root.__cause__
+        reason = str(root).splitlines()[0]
         raise ValueError(f"{where}._target_={spec['_target_']} cannot be used: {reason}") from error
     parameters = inspect.signature(bound.func).parameters
     if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
@@ -73,5 +76,8 @@ def _is_trusted(target: str) -> bool:
     # The path alone is not enough: torch.nn.functional.torch.hub.load begins well and ends badly.
     if not inside(target):
         return False
-    found = bound_target({"_target_": target}, "recipe").func
+    try:
+        found = bound_target({"_target_": target}, "recipe").func
+    except ValueError:
+        return False
     return (inspect.isclass(found) or inspect.isfunction(found)) and inside(str(found.__module__))

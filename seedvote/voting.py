@@ -32,7 +32,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import log_softmax
-from scipy.stats import rankdata
 
 from seedvote.errors import listed, unknown
 
@@ -196,6 +195,9 @@ def _vote_chunk(
 def _scores(logits: Floats, rule: str, weights: Floats, trim: float) -> Floats:
     """Scores ``[S, C]``, non-negative and not yet normalised."""
     if rule == "borda":
+        # Imported here: scipy.stats alone takes longer to import than all the rest of this module.
+        from scipy.stats import rankdata
+
         points: Floats = (rankdata(logits, axis=2) - 1).sum(axis=0)
         return points
     if rule == "majority":

@@ -1,10 +1,18 @@
 from __future__ import annotations
 
 import bz2
+import contextlib
+import functools
+import gzip
+import hashlib
+import http.server
 import os
 import pickle
+import socket
 import struct
+import threading
 import urllib.error
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +47,22 @@ def write_mnist(root: Path, dataset: str, train: int = 20, test: int = 10) -> di
     return written
 
 
+@contextlib.contextmanager
+def serving(folder: Path) -> Iterator[str]:
+    class Silent(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *args: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Silent, directory=folder)) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
 def test_digits_are_the_scaled_counts_of_scikit_learn():
     source = digits()
     bunch = load_digits()
@@ -52,9 +76,7 @@ def test_digits_are_the_scaled_counts_of_scikit_learn():
         assert set(pixels[counts == count]) == {round(count * 255 / 16)}
 
 
-@pytest.mark.parametrize(
-    ("dataset", "third"), [("MNIST", "2 - two"), ("FashionMNIST", "Pullover"), ("KMNIST", "su")]
-)
+@pytest.mark.parametrize(("dataset", "third"), [("MNIST", "2 - two"), ("FashionMNIST", "Pullover"), ("KMNIST", "su")])
 def test_idx_files_are_read_as_grey_images(dataset, third, tmp_path, capsys):
     written = write_mnist(tmp_path, dataset)
     source = torchvision_dataset(dataset, str(tmp_path), False)
@@ -154,9 +176,29 @@ def test_a_failed_download_says_why_and_prints_nothing(dataset, tmp_path, monkey
     assert capsys.readouterr() == ("", "")
 
 
-def test_a_silent_server_does_not_hold_us_for_ever(tmp_path, monkeypatch):
-    import socket  # noqa: PLC0415
+def test_a_download_fills_the_root_and_shows_its_progress(tmp_path, monkeypatch, capsys):
+    written = write_mnist(tmp_path / "server", "MNIST")
+    served = tmp_path / "served"
+    served.mkdir()
+    resources = []
+    for file in sorted((tmp_path / "server" / "MNIST" / "raw").iterdir()):
+        packed = gzip.compress(file.read_bytes())
+        (served / f"{file.name}.gz").write_bytes(packed)
+        resources.append((f"{file.name}.gz", hashlib.md5(packed).hexdigest()))
+    monkeypatch.setattr(torchvision_sets.MNIST, "resources", resources)
+    with serving(served) as address:
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        monkeypatch.setattr(torchvision_sets.MNIST, "mirrors", [address])
+        source = torchvision_dataset("MNIST", str(tmp_path / "fresh" / "root"), True)
+    np.testing.assert_array_equal(source.train.inputs[:, 0].numpy(), written["train"])
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "100%" in printed.err
+    # The server is gone, and what is there is not fetched again.
+    assert len(torchvision_dataset("MNIST", str(tmp_path / "fresh" / "root"), True).test) == 10
 
+
+def test_a_silent_server_does_not_hold_us_for_ever(tmp_path, monkeypatch):
     seen = []
 
     def silent(*args, **kwargs):
@@ -191,15 +233,16 @@ def test_a_cifar_file_with_the_wrong_digest_is_damaged_and_never_unpickled(tmp_p
     folder = tmp_path / "cifar-10-batches-py"
     folder.mkdir()
     (folder / "data_batch_1").write_bytes(pickle.dumps(os.getcwd))
-    with pytest.raises(ValueError, match="the CIFAR10 files under .* are incomplete or damaged"):
+    with pytest.raises(ValueError, match=r"the CIFAR10 files under .* are incomplete or damaged"):
         torchvision_dataset("CIFAR10", str(tmp_path), False)
 
 
 @pytest.mark.parametrize(
     ("name", "hint"),
     [
-        ("FashionMnist", "did you mean FashionMNIST"),
-        ("CIFAR-10", "did you mean CIFAR10"),
+        ("FashionMnist", "did you mean FashionMNIST?"),
+        ("CIFAR-10", "did you mean CIFAR10?"),
+        ("svhn", "did you mean SVHN?"),
         ("ImageNet1k", "choose one of MNIST, FashionMNIST, KMNIST, CIFAR10, CIFAR100, SVHN, USPS."),
     ],
 )
@@ -217,9 +260,7 @@ def test_real_mnist_has_the_published_counts_and_statistics():
     test = torch.bincount(source.test.labels).tolist()
     assert train == [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
     assert test == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
-    data = prepare(
-        source, name="mnist", split_seed=0, validation=0.1, test=None, limit=None, normalize=True
-    )
+    data = prepare(source, name="mnist", split_seed=0, validation=0.1, test=None, limit=None, normalize=True)
     assert (len(data.train), len(data.validation), len(data.test)) == (54000, 6000, 10000)
     assert data.normalization.mean[0] / 255 == pytest.approx(0.1307, abs=2e-4)
     assert data.normalization.std[0] / 255 == pytest.approx(0.3081, abs=2e-4)

@@ -48,7 +48,7 @@ def test_digits_are_carved_by_fractions_of_the_whole():
     test=st.floats(0.1, 0.4),
     split_seed=st.integers(0, 2**32 - 1),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40, deadline=None, derandomize=True)
 def test_splits_are_disjoint_complete_and_stratified(counts, validation, test, split_seed):
     source = Source(numbered(counts), None, CLASSES)
     data = prepared(source, validation=validation, test=test, split_seed=split_seed)
@@ -106,6 +106,13 @@ def test_limit_draws_a_stratified_part_of_each_split():
         assert torch.bincount(getattr(part, name).labels).tolist() == [4, 3, 3]
     assert part.sample is True
     assert part.fingerprint != whole.fingerprint
+
+
+def test_limit_holds_for_an_official_test_split_too():
+    test = numbered((40, 40, 20), start=1000)
+    data = prepared(Source(numbered((80, 60, 60)), test, CLASSES), limit=10)
+    assert numbers(data.test) < numbers(test)
+    assert torch.bincount(data.test.labels).tolist() == [4, 4, 2]
 
 
 @pytest.mark.parametrize("limit", [1, 2, 19, 139, 1000])

@@ -22,7 +22,7 @@ from seedvote import voting
 from seedvote.voting import RULES, WEIGHTED_RULES, Vote, stacking_weights, vote
 
 INF = np.inf
-examples = settings(max_examples=25, deadline=None, derandomize=True)
+examples = settings(max_examples=20, deadline=None, derandomize=True)
 
 
 class Replay(ClassifierMixin, BaseEstimator):
@@ -92,13 +92,13 @@ def assert_same(first, second, exactly=False):
 # --- against scikit-learn, whose ties go to the lowest class index
 
 
-@pytest.mark.parametrize("members", [1, 2, 3, 4, 7, 10])
+@pytest.mark.parametrize("members", [1, 2, 3, 4, 10])
 @pytest.mark.parametrize("classes", [2, 3, 10])
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize(("rule", "kind"), [("majority", "hard"), ("soft", "soft")])
 def test_agrees_with_scikit_learn(members, classes, weighted, rule, kind):
     generator = np.random.default_rng([members, classes, weighted])
-    probabilities = dyadic_probabilities(generator, members, 3000, classes)
+    probabilities = dyadic_probabilities(generator, members, 2000, classes)
     weights = generator.integers(0, 4, members) + (np.arange(members) == 0) if weighted else None
     result = vote(log(probabilities), rule, tie="lowest", weights=weights)
     np.testing.assert_array_equal(result.labels, sklearn_labels(probabilities, kind, weights))
@@ -155,10 +155,12 @@ def test_trimmed_mean_is_scipys(logits, members, trim):
 
 
 def test_the_default_trim_is_a_fifth(logits):
-    assert_same(vote(logits, "trimmed_mean"), vote(logits, "trimmed_mean", trim=0.2), exactly=True)
-    assert not np.allclose(
-        vote(logits, "trimmed_mean").probabilities, vote(logits, "trimmed_mean", trim=0.1).probabilities
-    )
+    # A fifth drops 1 of 9 and 2 of 10 at each end; no fraction below 0.2 or above 0.222 does both.
+    for members, cut in ((9, 1), (10, 2)):
+        ordered = np.sort(softmax(logits[:members], axis=2), axis=0)
+        expected = renormalized(ordered[cut:-cut].mean(axis=0))
+        result = vote(logits[:members], "trimmed_mean")
+        np.testing.assert_allclose(result.probabilities, expected, rtol=0, atol=1e-14)
 
 
 def test_borda_counts_the_classes_beaten():
@@ -490,9 +492,7 @@ def test_bad_members_can_be_dropped(row, rule):
     weights = weights_for(rule, 5)
     result = vote(logits, rule, seeds=[5, 6, 7, 8, 9], on_bad_member="drop", weights=weights)
     others = [0, 1, 3, 4]
-    assert_same(
-        result, vote(logits[others], rule, weights=None if weights is None else weights[others]), True
-    )
+    assert_same(result, vote(logits[others], rule, weights=None if weights is None else weights[others]), True)
     assert result.dropped == (7,)
     assert result.members == (0, 1, 3, 4)
 
@@ -523,9 +523,7 @@ def test_somebody_must_be_left():
 def test_somebody_with_a_weight_must_be_left():
     logits = np.zeros((2, 3, 4))
     logits[1] = np.nan
-    with pytest.raises(
-        ValueError, match=re.escape("Only the dropped members (seeds 9) have a positive weight")
-    ):
+    with pytest.raises(ValueError, match=re.escape("Only the dropped members (seeds 9) have a positive weight")):
         vote(logits, "weighted", weights=[0, 1], seeds=[8, 9], on_bad_member="drop")
 
 
@@ -585,9 +583,7 @@ def test_stacking_weights_maximise_the_validation_likelihood(case):
     generator = np.random.default_rng(case)
     members, samples, classes = generator.integers([2, 30, 2], [7, 200, 6])
     labels = generator.integers(classes, size=samples)
-    noise = generator.uniform(0.5, 3, size=(members, 1, 1)) * generator.normal(
-        size=(members, samples, classes)
-    )
+    noise = generator.uniform(0.5, 3, size=(members, 1, 1)) * generator.normal(size=(members, samples, classes))
     logits = 2 * np.eye(classes)[labels] + noise
     weights = stacking_weights(logits, labels)
     assert weights.shape == (members,)

@@ -54,9 +54,9 @@ def torchvision_dataset(dataset: str, root: str, download: bool) -> Source:
     for another name and for files that are absent, damaged or cannot be downloaded.
     """
     if dataset not in FIRST_FILES:
-        close = difflib.get_close_matches(dataset.upper(), [name.upper() for name in FIRST_FILES], cutoff=0.5)
-        meant = [name for name in FIRST_FILES if name.upper() in close]
-        hint = f"did you mean {' or '.join(meant)}?" if meant else f"choose one of {', '.join(FIRST_FILES)}."
+        names = {name.upper(): name for name in FIRST_FILES}
+        close = difflib.get_close_matches(dataset.upper(), names, n=1)
+        hint = f"did you mean {names[close[0]]}?" if close else f"choose one of {', '.join(FIRST_FILES)}."
         raise ValueError(f"data.dataset={dataset!r} is no torchvision data set that seedvote reads: {hint}")
     try:
         with _quiet_and_impatient():

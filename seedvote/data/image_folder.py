@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 import os
 from pathlib import Path
 
@@ -124,7 +125,7 @@ def _cached_or_decoded(
     except OSError as error:
         raise ValueError(
             f"the decoded images cannot be kept in {str(file.parent)!r} ({error.strerror or error}): set "
-            f"data.cache to a directory with {np.prod(shape) / 2**20:.0f} MiB of room."
+            f"data.cache to a directory with {math.ceil(math.prod(shape) / 2**20)} MiB of room."
         ) from error
     written = _mapped(file, shape)
     assert written is not None, f"{file} was written just now"

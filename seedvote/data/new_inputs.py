@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seedvote.data.arrays import class_indices, images_or_vectors, opened
+from seedvote.data.archive import opened
+from seedvote.data.arrays import class_indices, images_or_vectors
 from seedvote.data.image_files import MODES, decode_all, listed_images
 
 

@@ -102,7 +102,3 @@ def _constants(
     # Tensors made under inference_mode could not be used in training afterwards.
     with torch.inference_mode(False):
         return tensor(normalization.mean), tensor(normalization.std)
-
-
-def _along_channels(numbers: Tensor, inputs: Tensor) -> Tensor:
-    return numbers.reshape(-1, *(1,) * (inputs.ndim - 2))

@@ -1,0 +1,50 @@
+"""Recipes that are quick to train, for tests."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import torch
+
+from seedvote import augmentation, initialization, models, schedules
+from seedvote.types import Data, Recipe
+
+
+def quick_recipe(data: Data, **changes: Any) -> Recipe:
+    """An MLP with dropout for two epochs, with any field changed."""
+    build_model = functools.partial(
+        models.mlp, input_shape=data.input_shape, n_classes=len(data.classes), hidden=[32], dropout=0.2
+    )
+    fields: dict[str, Any] = {
+        "build_model": build_model,
+        "initialize": initialization.default,
+        "augment": augmentation.none,
+        "build_optimizer": functools.partial(torch.optim.AdamW, lr=0.01),
+        "build_scheduler": schedules.warmup_cosine,
+        "epochs": 2,
+        "batch_size": 32,
+        "label_smoothing": 0.0,
+        "clip_norm": None,
+        "decay_all": False,
+        "patience": None,
+        "vary": ("init", "order", "augment", "dropout"),
+        "shared_seed": 0,
+    }
+    return Recipe(**{**fields, **changes})
+
+
+class DivergesFor(torch.nn.Module):
+    """A network whose loss becomes infinite once it has seen so many batches, if its first weight is chosen so."""
+
+    def __init__(self, network: torch.nn.Module, batches: int) -> None:
+        super().__init__()
+        self.network = network
+        self.batches = batches
+        self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        logits = self.network(inputs)
+        if self.training:
+            self.seen += 1
+        return logits * torch.where(self.seen > self.batches, torch.inf, 1.0)
