@@ -36,7 +36,8 @@ def lenet(
 ) -> nn.Module:
     """Build LeNet-5 with ReLU and max pooling (LeCun et al., 1998), for images of 28x28 or 32x32 pixels.
 
-    Images of 28x28 are padded by two in the first convolution, as the original padded its digits to 32x32.
+    Images of 28x28 are padded by two in the first convolution, as the original padded its digits to 32x32. ReLU comes
+    after pooling: the two commute, and a quarter of the pixels is a quarter of the work.
 
     Raises:
         ValueError: the input is not an image of one of the two sizes.
@@ -49,11 +50,11 @@ def lenet(
     first, second = channels
     layers: list[nn.Module] = [
         nn.Conv2d(depth, first, 5, padding=2 if height == 28 else 0),
-        nn.ReLU(),
         nn.MaxPool2d(2),
+        nn.ReLU(),
         nn.Conv2d(first, second, 5),
-        nn.ReLU(),
         nn.MaxPool2d(2),
+        nn.ReLU(),
         nn.Flatten(),
     ]
     features = second * 5 * 5
