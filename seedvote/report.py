@@ -18,27 +18,34 @@ SAMPLE = "sample, not a result (data.limit is set)"
 
 
 class ProgressBars:
-    """One bar over members and one over the epochs of the member in training; no bars where there is no terminal."""
+    """One bar over members and one over all their epochs; no bars where there is no terminal."""
 
     def __init__(self, members: int, epochs: int) -> None:
-        """Draw both bars."""
+        """Draw both bars. epochs: of one member."""
+        self._epochs_left: dict[int, int] = {}
+        self._epochs_each = epochs
         self._members = tqdm(total=members, desc="members", unit="member", disable=None, position=0)
-        self._epochs = tqdm(total=epochs, desc="epochs", unit="epoch", disable=None, position=1, leave=False)
+        self._epochs = tqdm(total=members * epochs, desc="epochs ", unit="epoch", disable=None, position=1, leave=False)
 
     def epoch(self, seed: int, record: EpochRecord) -> None:
         """Show a finished epoch."""
-        self._epochs.set_description(f"seed {seed}", refresh=False)
-        self._epochs.set_postfix(
-            loss=f"{record.train_loss:.4f}", val_acc=percent(record.validation_accuracy), refresh=False
+        self._epochs_left[seed] = self._epochs_each - record.epoch
+        self._epochs.set_postfix_str(
+            f"seed {seed}: loss {record.train_loss:.4f}, val {percent(record.validation_accuracy)}", refresh=False
         )
-        self._epochs.update(record.epoch - self._epochs.n)
+        self._epochs.update()
 
-    def member(self, line: str) -> None:
+    def member(self, seed: int, line: str) -> None:
         """Show a finished member in a line of its own, which stays."""
+        self.note(line)
+        # A member that stopped early leaves epochs that nobody will train.
+        self._epochs.update(self._epochs_left.pop(seed, self._epochs_each))
+        self._members.update()
+
+    def note(self, line: str) -> None:
+        """Show a line above the bars."""
         tqdm.write(line, file=sys.stdout)
         sys.stdout.flush()
-        self._members.update()
-        self._epochs.reset()
 
     def close(self) -> None:
         """Take the bars away."""

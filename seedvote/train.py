@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from seedvote.store import Run
-    from seedvote.types import Data, Progress, TrainedMember
+    from seedvote.types import Data, Failure, Progress, TrainedMember
 
 
 def train(config: TrainConfig) -> int:
@@ -74,13 +74,13 @@ def _introduce(run: Run, data: Data, seeds: list[int], missing: list[int], devic
 
 
 def _store(
-    run: Run, events: Iterator[Progress | TrainedMember], members: int, epochs: int, facts: dict[str, Any]
+    run: Run, events: Iterator[Progress | TrainedMember | Failure], members: int, epochs: int, facts: dict[str, Any]
 ) -> None:
     """Write each member as soon as it is trained, and show how far things are."""
     from seedvote.assembly import now, versions
     from seedvote.report import ProgressBars, member_line
     from seedvote.store import write_member
-    from seedvote.types import Progress
+    from seedvote.types import Failure, Progress
 
     facts = {**facts, "versions": versions()}
     bars = ProgressBars(members, epochs)
@@ -88,26 +88,36 @@ def _store(
         for event in events:
             if isinstance(event, Progress):
                 bars.epoch(event.seed, event.record)
+            elif isinstance(event, Failure):
+                line = f"seed {event.seed}: failed, {event.reason}"
+                if event.retried:
+                    bars.note(f"{line}; trying it once more")
+                else:
+                    bars.member(event.seed, line)
             else:
-                bars.member(member_line(write_member(run, event, {**facts, "finished": now()})))
+                record = write_member(run, event, {**facts, "finished": now()})
+                bars.member(event.seed, member_line(record))
     finally:
         bars.close()
 
 
 def _conclude(run: Run, seeds: list[int], config: TrainConfig) -> int:
+    from seedvote.errors import listed
     from seedvote.report import SAMPLE, members_table
     from seedvote.store import read_member
 
-    records = [read_member(run, seed) for seed in seeds]
+    failed = run.missing(seeds)
+    records = [read_member(run, seed) for seed in seeds if seed not in failed]
     print(f"\n{members_table(records)}")
     if run.record.sample:
         print(SAMPLE)
     place = [] if config.checkpoints == "checkpoints" else [f"checkpoints={config.checkpoints}"]
     print(f"\nnext: {shlex.join(['python', '-m', 'seedvote.predict', f'run={run.name}', *place])}")
     diverged = [record.seed for record in records if record.diverged]
-    if diverged:
-        print(f"warning: {len(diverged)} of {len(seeds)} members diverged (seeds {diverged})", file=sys.stderr)
-    return 1 if diverged else 0
+    for what, bad in (("diverged", diverged), ("failed", failed)):
+        if bad:
+            print(f"warning: {len(bad)} of {len(seeds)} members {what} (seeds {listed(bad)})", file=sys.stderr)
+    return 1 if diverged or failed else 0
 
 
 def main() -> None:

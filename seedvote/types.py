@@ -152,14 +152,27 @@ class Progress:
     record: EpochRecord
 
 
+@dataclass(frozen=True)
+class Failure:
+    """A member whose training broke off with an error or with its process; the others go on.
+
+    reason: in words. retried: whether it is tried once more.
+    """
+
+    seed: int
+    reason: str
+    retried: bool
+
+
 class Engine(Protocol):
     """A way to train many members; what a member becomes does not depend on the others.
 
-    ``train`` yields a ``Progress`` after each epoch and a ``TrainedMember`` for each seed, in any order.
+    ``train`` yields a ``Progress`` after each epoch and, last for each seed, a ``TrainedMember`` or a ``Failure``;
+    the seeds in any order.
     """
 
     def train(
         self, seeds: Sequence[int], recipe: Recipe, data: Data, device: torch.device
-    ) -> Iterator[Progress | TrainedMember]:
+    ) -> Iterator[Progress | TrainedMember | Failure]:
         """Train one member for each seed."""
         ...

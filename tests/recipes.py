@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import functools
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from seedvote import augmentation, initialization, models, schedules
+from seedvote.seeding import Streams
 from seedvote.types import Data, Recipe
 
 
@@ -48,3 +53,38 @@ class DivergesFor(torch.nn.Module):
         if self.training:
             self.seen += 1
         return logits * torch.where(self.seen > self.batches, torch.inf, 1.0)
+
+
+def build_for_seed(
+    special: int, make: Callable[[torch.nn.Module, bool], torch.nn.Module], build_model: Callable[[], torch.nn.Module]
+) -> torch.nn.Module:
+    """Build a network that knows whether it belongs to one special seed: by the generator it is drawn from."""
+    is_special = torch.initial_seed() == Streams(special).number("init", 0)
+    return make(build_model(), is_special)
+
+
+def diverging(network: torch.nn.Module, is_special: bool) -> torch.nn.Module:
+    """Diverge in the fourth batch."""
+    return DivergesFor(network, batches=3 if is_special else 10**9)
+
+
+def failing(network: torch.nn.Module, is_special: bool) -> torch.nn.Module:
+    """Raise where the network is built."""
+    if is_special:
+        raise RuntimeError("no luck today")
+    return network
+
+
+def dying_once(marker: Path, network: torch.nn.Module, is_special: bool) -> torch.nn.Module:
+    """Kill the process the first time."""
+    if is_special and not marker.exists():
+        marker.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return network
+
+
+def dying(network: torch.nn.Module, is_special: bool) -> torch.nn.Module:
+    """Kill the process each time."""
+    if is_special:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return network

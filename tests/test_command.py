@@ -96,8 +96,8 @@ def test_arrays_that_cannot_be_used_are_refused(call, workplace):
     broken[3, 2] = np.nan
     two = np.array(["no", "yes"])
     for arrays, words in (
-        ({"images": inputs, "labels": labels}, ["'images'", "'inputs'"]),
-        ({"inputs": broken, "labels": labels}, ["NaN", "1 sample"]),
+        ({"images": inputs, "labels": labels}, ["there are: images, labels", "'inputs'"]),
+        ({"inputs": broken, "labels": labels}, ["NaN", "1 of 40 samples"]),
         ({"inputs": inputs, "labels": labels - 1, "classes": two}, ["label -1"]),
         ({"inputs": inputs, "labels": labels + 1, "classes": two}, ["label 2"]),
         ({"inputs": inputs, "labels": labels[1:]}, ["40", "39"]),

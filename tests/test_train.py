@@ -94,7 +94,7 @@ def test_a_member_that_diverges_is_marked_and_the_status_is_not_zero(call, workp
     outcome = call("train", *QUICK, "n_seeds=2", "optimizer=sgd", "optimizer.lr=1e30", "optimizer.weight_decay=0")
     assert outcome.status == 1
     assert "seed 0: diverged, the training loss became" in outcome.out
-    assert "warning: 2 of 2 members diverged (seeds [0, 1])" in outcome.err
+    assert "warning: 2 of 2 members diverged (seeds 0, 1)" in outcome.err
     refused = call("predict")
     assert refused.status == 2
     assert "seed 0 diverged: the training loss became" in refused.err
