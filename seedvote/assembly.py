@@ -110,7 +110,7 @@ def _try_out(recipe: Recipe, data: Data) -> None:
         model = initial_model(recipe, streams)
         inputs = recipe.augment(inputs, streams.generator("augment", 0, 0))
         logits = model(inputs)
-        recipe.build_scheduler(recipe.build_optimizer(parameter_groups(model, recipe.decay_all)), 10)
+        recipe.build_scheduler(recipe.build_optimizer(parameter_groups(model.parameters(), recipe.decay_all)), 10)
     except ValueError:
         raise
     except Exception as error:

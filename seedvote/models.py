@@ -30,7 +30,7 @@ def mlp(input_shape: Sequence[int], n_classes: int, hidden: Sequence[int] = (256
 def lenet(
     input_shape: Sequence[int],
     n_classes: int,
-    channels: tuple[int, int] = (6, 16),
+    channels: tuple[int, int] = (16, 32),
     hidden: Sequence[int] = (120, 84),
     dropout: float = 0.0,
 ) -> nn.Module:
@@ -38,6 +38,8 @@ def lenet(
 
     Images of 28x28 are padded by two in the first convolution, as the original padded its digits to 32x32. ReLU comes
     after pooling: the two commute, and a quarter of the pixels is a quarter of the work.
+
+    channels: of the two convolutions; the original has (6, 16). The default does better on MNIST's validation split.
 
     Raises:
         ValueError: the input is not an image of one of the two sizes.

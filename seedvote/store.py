@@ -182,6 +182,7 @@ def write_member(run: Run, member: TrainedMember, facts: Mapping[str, Any]) -> M
         kept_epoch=member.kept_epoch,
         history=[dataclasses.asdict(epoch) for epoch in member.history],
         seconds=member.seconds,
+        engine=member.engine,
         sha256=sha256,
         **facts,
     )

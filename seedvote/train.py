@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from seedvote.store import Run
-    from seedvote.types import Data, Failure, Progress, TrainedMember
+    from seedvote.types import Data, Failure, Note, Progress, TrainedMember
 
 
 def train(config: TrainConfig) -> int:
@@ -41,7 +41,7 @@ def train(config: TrainConfig) -> int:
     seeds = chosen_seeds(config)
     missing = run.missing(seeds)
     _introduce(run, data, seeds, missing, device_name(device))
-    facts = {"engine": engine.name, "device": device_name(device), "threads": torch.get_num_threads()}
+    facts = {"device": device_name(device), "threads": torch.get_num_threads()}
     try:
         _store(run, engine.train(missing, recipe, data, device), len(missing), config.epochs, facts)
     except KeyboardInterrupt:
@@ -74,13 +74,17 @@ def _introduce(run: Run, data: Data, seeds: list[int], missing: list[int], devic
 
 
 def _store(
-    run: Run, events: Iterator[Progress | TrainedMember | Failure], members: int, epochs: int, facts: dict[str, Any]
+    run: Run,
+    events: Iterator[Progress | TrainedMember | Failure | Note],
+    members: int,
+    epochs: int,
+    facts: dict[str, Any],
 ) -> None:
     """Write each member as soon as it is trained, and show how far things are."""
     from seedvote.assembly import now, versions
     from seedvote.report import ProgressBars, member_line
     from seedvote.store import write_member
-    from seedvote.types import Failure, Progress
+    from seedvote.types import Failure, Note, Progress
 
     facts = {**facts, "versions": versions()}
     bars = ProgressBars(members, epochs)
@@ -88,6 +92,8 @@ def _store(
         for event in events:
             if isinstance(event, Progress):
                 bars.epoch(event.seed, event.record)
+            elif isinstance(event, Note):
+                bars.note(event.text)
             elif isinstance(event, Failure):
                 line = f"seed {event.seed}: failed, {event.reason}"
                 if event.retried:

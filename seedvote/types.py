@@ -133,7 +133,8 @@ class TrainedMember:
 
     state: weights and buffers by name, on the CPU, sharing no memory with anything.
     history: one record an epoch. kept_epoch: the epoch whose weights ``state`` holds (0: the initial ones).
-    diverged: why training broke off, or ``None``; ``state`` is then the last finite one.
+    seconds: of computing; where members share a step, each has its share of the time. diverged: why training broke
+    off, or ``None``; ``state`` is then the last finite one. engine: the name of the one that did it.
     """
 
     seed: int
@@ -142,6 +143,7 @@ class TrainedMember:
     kept_epoch: int
     seconds: float
     diverged: str | None = None
+    engine: str = "sequential"
 
 
 @dataclass(frozen=True)
@@ -164,6 +166,13 @@ class Failure:
     retried: bool
 
 
+@dataclass(frozen=True)
+class Note:
+    """Something that an engine has to say to the user, in one line."""
+
+    text: str
+
+
 class Engine(Protocol):
     """A way to train many members; what a member becomes does not depend on the others.
 
@@ -173,6 +182,6 @@ class Engine(Protocol):
 
     def train(
         self, seeds: Sequence[int], recipe: Recipe, data: Data, device: torch.device
-    ) -> Iterator[Progress | TrainedMember | Failure]:
+    ) -> Iterator[Progress | TrainedMember | Failure | Note]:
         """Train one member for each seed."""
         ...

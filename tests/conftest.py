@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from seedvote.data import digits, prepare
-from seedvote.types import Data
+from seedvote.types import Data, Source, Split
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -25,6 +25,15 @@ torch.set_num_threads(1)
 def small_digits() -> Data:
     """200 training digits, enough for a few quick epochs."""
     return prepare(digits(), name="digits", split_seed=0, validation=0.1, test=0.5, limit=200, normalize=True)
+
+
+@pytest.fixture(scope="session")
+def colour_images() -> Data:
+    """40 colour images of 32x32 pixels, noise in four classes."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (40, 3, 32, 32), generator=generator, dtype=torch.uint8)
+    source = Source(Split(images, torch.arange(40) % 4), None, tuple("abcd"))
+    return prepare(source, name="x", split_seed=0, validation=0.2, test=0.2, limit=None, normalize=True)
 
 
 @dataclass(frozen=True)

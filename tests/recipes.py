@@ -63,9 +63,24 @@ def build_for_seed(
     return make(build_model(), is_special)
 
 
-def diverging(network: torch.nn.Module, is_special: bool) -> torch.nn.Module:
-    """Diverge in the fourth batch."""
-    return DivergesFor(network, batches=3 if is_special else 10**9)
+def doubled(build_model: Callable[[], torch.nn.Module]) -> torch.nn.Module:
+    """Build a network that computes in float64."""
+    return build_model().double()
+
+
+def nudged(model: torch.nn.Module, generator: torch.Generator) -> None:
+    """Move every first weight by one unit in the last place."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.nextafter(parameter, torch.tensor(torch.inf)))
+
+
+def exploding(special: int, model: torch.nn.Module, generator: torch.Generator) -> None:
+    """Give the member of one seed first weights that are finite, but whose products are not."""
+    if generator.initial_seed() == Streams(special).number("init", 1):
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.mul_(1e37)
 
 
 def failing(network: torch.nn.Module, is_special: bool) -> torch.nn.Module:

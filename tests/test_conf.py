@@ -10,9 +10,7 @@ from hydra.core.config_store import ConfigStore
 
 from seedvote.assembly import build_recipe
 from seedvote.config import CONF_DIR, TrainConfig, recipe_of, train_config
-from seedvote.data import prepare
 from seedvote.targets import bound_target
-from seedvote.types import Source, Split
 
 GROUPS = ("augment", "model", "init", "optimizer", "scheduler", "engine", "experiment")
 CHOICES = [(group, path.stem) for group in GROUPS for path in sorted(Path(CONF_DIR, group).glob("*.yaml"))]
@@ -22,16 +20,6 @@ def composed(*overrides: str) -> TrainConfig:
     ConfigStore.instance().store(name="train_schema", node=TrainConfig)
     with hydra.initialize_config_dir(version_base="1.3", config_dir=CONF_DIR):
         return train_config(hydra.compose("train", list(overrides)))
-
-
-@pytest.fixture(scope="module")
-def colour_images():
-    import torch
-
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (40, 3, 32, 32), generator=generator, dtype=torch.uint8)
-    source = Source(Split(images, torch.arange(40) % 4), None, tuple("abcd"))
-    return prepare(source, name="x", split_seed=0, validation=0.2, test=0.2, limit=None, normalize=True)
 
 
 def test_there_are_choices():

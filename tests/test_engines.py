@@ -11,14 +11,20 @@ import torch
 
 import recipes as recipes_module
 from recipes import quick_recipe
-from seedvote import augmentation, models
+from seedvote import augmentation, models, schedules
+from seedvote.engines.auto import Auto, estimates
+from seedvote.engines.fused import Fused, groups
 from seedvote.engines.process import Process
 from seedvote.engines.sequential import Sequential
 from seedvote.training import train_member
-from seedvote.types import Failure, Progress, TrainedMember
+from seedvote.types import Failure, Note, Progress, TrainedMember
 
 CPU = torch.device("cpu")
-ENGINES = {"sequential": Sequential, "process": functools.partial(Process, workers=2)}
+ENGINES = {
+    "sequential": Sequential,
+    "process": functools.partial(Process, workers=2),
+    "fused": functools.partial(Fused, workers=1),
+}
 
 
 @pytest.fixture(params=ENGINES)
@@ -31,6 +37,13 @@ def recipes(data):
     images = functools.partial(augmentation.images, crop=1, rotate=5.0)
     return {
         "mlp": quick_recipe(data, augment=images, clip_norm=1.0),
+        "lenet": quick_recipe(data, build_model=functools.partial(models.lenet, (3, 32, 32), classes, dropout=0.3)),
+        "torchvision": quick_recipe(
+            data,
+            epochs=1,
+            build_optimizer=functools.partial(torch.optim.SGD, lr=0.01),
+            build_model=functools.partial(models.torchvision_model, (3, 32, 32), classes, "resnet18"),
+        ),
         "resnet": quick_recipe(
             data,
             build_model=functools.partial(models.resnet, shape, classes, depth=8, width=4),
@@ -41,8 +54,8 @@ def recipes(data):
 
 def members(engine, seeds, recipe, data):
     finished = {}
-    for event in engine.train(seeds, recipe, data, CPU):
-        if not isinstance(event, Progress):
+    for event in engine.train(list(seeds), recipe, data, CPU):
+        if isinstance(event, TrainedMember):
             finished[event.seed] = event
     return finished
 
@@ -62,10 +75,197 @@ def test_a_member_does_not_depend_on_the_others(engine, model, small_digits):
 
 
 @pytest.mark.parametrize("model", ["mlp", "resnet"])
-def test_members_are_those_of_the_plain_loop(engine, model, small_digits):
+@pytest.mark.parametrize("others", [1, 2, 9, 10])
+def test_a_stacked_member_does_not_depend_on_its_place_and_company(model, others, small_digits):
+    recipe = dataclasses.replace(recipes(small_digits)[model], epochs=1)
+    alone = members(Fused(workers=1), [7], recipe, small_digits)[7]
+    for place in (0, others // 2, others):
+        seeds = list(range(100, 100 + others))
+        seeds.insert(place, 7)
+        assert same(members(Fused(workers=1), seeds, recipe, small_digits)[7].state, alone.state)
+
+
+@pytest.mark.parametrize("model", ["mlp", "resnet"])
+@pytest.mark.parametrize("name", ["sequential", "process"])
+def test_members_are_those_of_the_plain_loop(name, model, small_digits):
     recipe = recipes(small_digits)[model]
     *_, expected = train_member(5, recipe, small_digits, CPU)
-    assert same(members(engine, [4, 5], recipe, small_digits)[5].state, expected.state)
+    assert same(members(ENGINES[name](), [4, 5], recipe, small_digits)[5].state, expected.state)
+
+
+def in_float64(recipe):
+    return dataclasses.replace(recipe, build_model=functools.partial(recipes_module.doubled, recipe.build_model))
+
+
+def distance(first, second):
+    return max(float((first[name].double() - second[name].double()).abs().max()) for name in first)
+
+
+@pytest.mark.parametrize("model", ["mlp", "lenet", "resnet", "torchvision"])
+def test_stacked_members_follow_the_same_mathematics(model, small_digits, colour_images):
+    data = colour_images if model in ("lenet", "torchvision") else small_digits
+    recipe = in_float64(recipes(data)[model])
+    expected = members(Sequential(), [1, 2, 3], recipe, data)
+    found = members(Fused(workers=1), [1, 2, 3], recipe, data)
+    for seed in (1, 2, 3):
+        assert distance(found[seed].state, expected[seed].state) < 1e-12
+        for one, other in zip(found[seed].history, expected[seed].history, strict=True):
+            assert one.train_loss == pytest.approx(other.train_loss, rel=1e-12)
+            assert one.validation_loss == pytest.approx(other.validation_loss, rel=1e-12)
+            assert one.validation_accuracy == other.validation_accuracy
+            assert one.learning_rate == other.learning_rate
+
+
+@pytest.mark.parametrize("model", ["mlp", "resnet"])
+def test_in_float32_stacking_changes_less_than_one_ulp_of_the_first_weights_would(model, small_digits):
+    recipe = recipes(small_digits)[model]
+    expected = members(Sequential(), [1], recipe, small_digits)[1].state
+    nudged = dataclasses.replace(recipe, initialize=recipes_module.nudged)
+    yardstick = distance(members(Sequential(), [1], nudged, small_digits)[1].state, expected)
+    found = members(Fused(workers=1), [1], recipe, small_digits)[1].state
+    assert yardstick > 0
+    assert distance(found, expected) <= 10 * yardstick
+
+
+def test_stacked_members_stop_early_each_at_its_own_epoch(small_digits):
+    recipe = in_float64(
+        quick_recipe(
+            small_digits,
+            epochs=30,
+            patience=2,
+            build_optimizer=functools.partial(torch.optim.SGD, lr=1.0),
+            build_scheduler=schedules.constant,
+        )
+    )
+    expected = members(Sequential(), range(5), recipe, small_digits)
+    found = members(Fused(workers=1), range(5), recipe, small_digits)
+    assert len({len(member.history) for member in expected.values()}) > 1
+    for seed, member in expected.items():
+        assert found[seed].kept_epoch == member.kept_epoch
+        assert len(found[seed].history) == len(member.history)
+        assert distance(found[seed].state, member.state) < 1e-12
+
+
+def test_groups_are_spread_over_processes(small_digits):
+    recipe = recipes(small_digits)["mlp"]
+    expected = members(Fused(workers=1), [1, 2, 3, 4, 5], recipe, small_digits)
+    found = members(Fused(width=2, workers=2), [1, 2, 3, 4, 5], recipe, small_digits)
+    assert {member.engine for member in found.values()} == {"fused"}
+    for seed, member in expected.items():
+        assert same(found[seed].state, member.state)
+
+
+@pytest.mark.parametrize(
+    ("members_", "width", "workers", "sizes"),
+    [
+        (10, 16, 1, [10]),
+        (10, 16, 2, [5, 5]),
+        (11, 4, 1, [4, 4, 3]),
+        (11, 4, 2, [3, 3, 3, 2]),
+        (1, 4, 2, [1]),
+        (3, 4, 8, [1, 1, 1]),
+    ],
+)
+def test_groups_are_equal_and_no_wider_than_allowed(members_, width, workers, sizes):
+    found = groups(range(members_), width, workers)
+    assert [len(group) for group in found] == sizes
+    assert [seed for group in found for seed in group] == list(range(members_))
+
+
+class Odd(torch.nn.Module):
+    """Mixes the samples of a batch, which no stacked layer does."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(64, 10)
+        self.norm = torch.nn.LayerNorm(10)
+
+    def forward(self, inputs):
+        return self.norm(self.layer(inputs.flatten(1)))
+
+
+class Tied(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first = torch.nn.Linear(64, 64)
+        self.second = torch.nn.Linear(64, 64)
+        self.second.weight = self.first.weight
+        self.last = torch.nn.Linear(64, 10)
+
+    def forward(self, inputs):
+        return self.last(self.second(self.first(inputs.flatten(1))))
+
+
+class Branching(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(64, 10)
+
+    def forward(self, inputs):
+        logits = self.layer(inputs.flatten(1))
+        return logits if logits.sum() > 0 else -logits
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        (Odd, "its layer norm (LayerNorm)"),
+        (Tied, "it shares weights between layers"),
+        (Branching, "its forward cannot be traced"),
+    ],
+)
+def test_a_network_that_cannot_be_stacked_is_named_and_trained_otherwise(model, words, small_digits):
+    recipe = quick_recipe(small_digits, build_model=model, epochs=1)
+    events = list(Fused(workers=1).train([1, 2], recipe, small_digits, CPU))
+    (note,) = [event.text for event in events if isinstance(event, Note)]
+    assert note.startswith("engine=fused cannot train this network:")
+    assert words in note
+    assert note.endswith("engine=process is taken instead")
+    found = {event.seed: event for event in events if isinstance(event, TrainedMember)}
+    assert {member.engine for member in found.values()} == {"process"}
+    expected = members(Sequential(), [1, 2], recipe, small_digits)
+    for seed in (1, 2):
+        assert same(found[seed].state, expected[seed].state)
+
+
+def test_auto_says_what_it_takes_and_trains_with_it(small_digits):
+    recipe = recipes(small_digits)["mlp"]
+    events = list(Auto().train([1, 2, 3], recipe, small_digits, CPU))
+    assert isinstance(events[0], Note)
+    assert events[0].text.startswith("engine     fused, about ")
+    found = {event.seed: event for event in events if isinstance(event, TrainedMember)}
+    expected = members(Fused(workers=1), [1, 2, 3], recipe, small_digits)
+    for seed in (1, 2, 3):
+        assert same(found[seed].state, expected[seed].state)
+
+
+def test_auto_takes_the_quickest_of_what_it_has_timed(small_digits, monkeypatch):
+    recipe = quick_recipe(small_digits, epochs=1000)
+    monkeypatch.setattr("seedvote.engines.auto.worker_count", lambda device: 2)
+    times = iter([0.01, 0.05, 0.02])  # alone, ten stacked, five stacked
+    monkeypatch.setattr("seedvote.engines.auto.seconds_a_step", lambda *_: next(times))
+    found = {choice.label: choice.seconds for choice in estimates(10, recipe, small_digits, CPU, exact=True)}
+    assert found == {
+        "sequential": pytest.approx(10 * 7000 * 0.01),
+        "process": pytest.approx(8 + 5 * 7000 * 0.01),
+        "fused": pytest.approx(7000 * 0.05),
+        "fused in 2 processes": pytest.approx(8 + 7000 * 0.02),
+    }
+
+
+def test_auto_leaves_out_what_rounds_otherwise(small_digits, monkeypatch):
+    recipe = dataclasses.replace(recipes(small_digits)["mlp"], epochs=10**6)
+    monkeypatch.setattr("seedvote.engines.auto.worker_count", lambda device: 1)
+    alike = functools.partial(estimates, 4, recipe, small_digits, CPU)
+    assert {choice.label for choice in alike(exact=False)} == {"sequential", "fused"}
+    monkeypatch.setattr("torch.equal", lambda *_: False)
+    assert {choice.label for choice in alike(exact=True)} == {"sequential"}
+
+
+def test_auto_trains_one_member_by_itself(small_digits):
+    events = list(Auto().train([4], recipes(small_digits)["mlp"], small_digits, CPU))
+    assert events[0].text.startswith("engine     sequential")
+    assert isinstance(events[-1], TrainedMember)
 
 
 def test_every_epoch_of_every_member_is_reported(engine, small_digits):
@@ -82,13 +282,15 @@ def special(plain, make, seed=2):
 
 def test_a_member_that_diverges_harms_nobody(engine, small_digits):
     plain = quick_recipe(small_digits)
-    found = members(engine, [1, 2, 3], special(plain, recipes_module.diverging), small_digits)
-    assert [seed for seed, member in found.items() if member.diverged] == [2]
-    # With a batch counter among the buffers, but otherwise the members that they are by themselves.
-    alone = members(Sequential(), [1, 3], plain, small_digits)
+    recipe = dataclasses.replace(plain, initialize=functools.partial(recipes_module.exploding, 2))
+    found = members(engine, [1, 2, 3], recipe, small_digits)
+    assert {seed for seed, member in found.items() if member.diverged} == {2}
+    assert found[2].diverged == "the training loss became nan in epoch 1"
+    assert found[2].history == ()
+    assert all(torch.isfinite(tensor).all() for tensor in found[2].state.values())
+    alone = members(engine, [1, 3], plain, small_digits)
     for seed in (1, 3):
-        for name, tensor in alone[seed].state.items():
-            assert torch.equal(found[seed].state[f"network.{name}"], tensor)
+        assert same(found[seed].state, alone[seed].state)
 
 
 def test_no_seeds_are_no_work(engine, small_digits):

@@ -26,7 +26,6 @@ from seedvote.types import EpochRecord, TrainedMember
 
 RECIPE = {"data": {"name": "digits", "limit": None}, "epochs": 2, "vary": ["init"]}
 FACTS = {
-    "engine": "sequential",
     "device": "cpu",
     "threads": 1,
     "finished": "2026-01-01T00:00:00+00:00",

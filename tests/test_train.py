@@ -85,7 +85,7 @@ def test_what_is_stored_says_how_it_came_about(call, workplace):
     assert record["sample"] is True
     assert set(record["versions"]) == {"seedvote", "python", "torch", "torchvision", "numpy"}
     member = json.loads((run / "seed-0000" / "member.json").read_text())
-    assert member["engine"] == "sequential"
+    assert member["engine"] == "sequential"  # one member alone
     assert member["threads"] == 1
     assert [epoch["epoch"] for epoch in member["history"]] == [1, 2]
 

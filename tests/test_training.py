@@ -225,11 +225,11 @@ def test_batches_leave_out_a_single_leftover_only(samples, size, sizes):
 
 def test_weight_decay_spares_vectors_by_default():
     model = models.resnet((3, 8, 8), 10, depth=8, width=4)
-    decayed, spared = parameter_groups(model, decay_all=False)
+    decayed, spared = parameter_groups(model.parameters(), decay_all=False)
     assert {parameter.ndim for parameter in spared["params"]} == {1}
     assert spared["weight_decay"] == 0.0
     assert len(decayed["params"]) + len(spared["params"]) == len(list(model.parameters()))
     assert 1 not in {parameter.ndim for parameter in decayed["params"]}
-    (everything,) = parameter_groups(model, decay_all=True)
+    (everything,) = parameter_groups(model.parameters(), decay_all=True)
     assert len(everything["params"]) == len(list(model.parameters()))
     assert "weight_decay" not in everything

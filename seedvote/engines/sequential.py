@@ -21,7 +21,13 @@ class Sequential:
         self, seeds: Sequence[int], recipe: Recipe, data: Data, device: torch.device
     ) -> Iterator[Progress | TrainedMember]:
         """Train one member for each seed, in the order given."""
-        data = on_device(data, device)
-        for seed in seeds:
-            for event in train_member(seed, recipe, data, device):
-                yield Progress(seed, event) if isinstance(event, EpochRecord) else event
+        yield from train_one_by_one(seeds, recipe, on_device(data, device), device)
+
+
+def train_one_by_one(
+    seeds: Sequence[int], recipe: Recipe, data: Data, device: torch.device
+) -> Iterator[Progress | TrainedMember]:
+    """Train members in turn; the data lies on the device already."""
+    for seed in seeds:
+        for event in train_member(seed, recipe, data, device):
+            yield Progress(seed, event) if isinstance(event, EpochRecord) else event

@@ -1,0 +1,115 @@
+"""Takes the engine that is quickest for this network, these data and this machine, by timing a few real steps."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from seedvote import training
+from seedvote.engines import fused
+from seedvote.engines.process import Process
+from seedvote.engines.sequential import Sequential
+from seedvote.engines.stacked import Stacked
+from seedvote.engines.workers import Task, worker_count
+from seedvote.initialization import initial_model
+from seedvote.seeding import Streams, restored_generators
+from seedvote.types import Data, Engine, Failure, Note, Progress, Recipe, Split, TrainedMember
+
+STARTING_A_WORKER = 8.0  # seconds, mostly importing torch
+NOT_WORTH_TIMING = 5.0  # seconds of training, of which timing would take more than it could save
+WARM_UP, TIMED = 2, 4  # steps
+
+
+@dataclass(frozen=True)
+class Choice:
+    """An engine and how many seconds all members are expected to take with it."""
+
+    engine: Engine
+    label: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Auto:
+    """Chooses between one after another, in processes, stacked, and stacked in processes.
+
+    exact: take stacking only where it gives the plain loop's weights bit for bit, so that a member that is trained
+    alone today and among others tomorrow is the same.
+    """
+
+    exact: bool = True
+    name: str = "auto"
+
+    def train(
+        self, seeds: Sequence[int], recipe: Recipe, data: Data, device: torch.device
+    ) -> Iterator[Progress | TrainedMember | Failure | Note]:
+        """Train one member for each seed with the quickest engine, and say which that is."""
+        if not seeds:
+            return
+        choices = estimates(len(seeds), recipe, training.on_device(data, device), device, self.exact)
+        best = min(choices, key=lambda choice: choice.seconds)
+        slower = ", ".join(
+            f"{choice.label} {choice.seconds / best.seconds:.1f} x" for choice in choices if choice is not best
+        )
+        yield Note(f"engine     {best.label}, about {best.seconds:.0f} s" + (f" ({slower} as long)" if slower else ""))
+        yield from best.engine.train(seeds, recipe, data, device)
+
+
+def estimates(members: int, recipe: Recipe, data: Data, device: torch.device, exact: bool) -> list[Choice]:
+    """Return every eligible engine with the time that it would take, from a few timed steps of each."""
+    steps = recipe.epochs * len(training.batches(torch.arange(len(data.train)), recipe.batch_size))
+    alone = steps * seconds_a_step(_alone(recipe, device), recipe, data)
+    choices = [Choice(Sequential(), "sequential", members * alone)]
+    workers = worker_count(device)
+    crowd = min(workers, members)
+    if crowd > 1:
+        rounds = -(-members // crowd)
+        choices.append(Choice(Process(), "process", STARTING_A_WORKER + rounds * alone))
+    if members > 1 and fused.why_not_stackable(recipe, data, exact) is None:
+        if members * alone < NOT_WORTH_TIMING:
+            return [Choice(fused.Fused(workers=1), "fused", members * alone)]
+        width = fused.default_width(recipe)
+        for count in sorted({1, crowd}):
+            tasks = fused.groups(range(members), width, count)
+            group = steps * seconds_a_step(_stacked(tasks[0], width, recipe, device), recipe, data)
+            label = "fused" if count == 1 else f"fused in {count} processes"
+            start = STARTING_A_WORKER if count > 1 else 0.0
+            choices.append(Choice(fused.Fused(workers=count), label, start + -(-len(tasks) // count) * group))
+    return choices
+
+
+def seconds_a_step(epoch: Callable[[Data], object], recipe: Recipe, data: Data) -> float:
+    """Return how long one training step takes, the median over a few after the first ones."""
+    count = recipe.batch_size
+    batch = dataclasses.replace(data, train=Split(data.train.inputs[:count], data.train.labels[:count]))
+    times = []
+    for _ in range(WARM_UP + TIMED):
+        started = time.perf_counter()
+        with restored_generators(data.train.inputs.device):
+            epoch(batch)
+        times.append(time.perf_counter() - started)
+    return statistics.median(times[WARM_UP:])
+
+
+def _alone(recipe: Recipe, device: torch.device) -> Callable[[Data], object]:
+    streams = Streams(0, recipe.vary, recipe.shared_seed)
+    model = initial_model(recipe, streams).to(device).to(memory_format=torch.channels_last)
+    optimizer = recipe.build_optimizer(training.parameter_groups(model.parameters(), recipe.decay_all))
+    scheduler = recipe.build_scheduler(optimizer, 100)
+    return lambda batch: training.train_epoch(1, model, optimizer, scheduler, recipe, batch, streams)
+
+
+def _stacked(task: Task, width: int, recipe: Recipe, device: torch.device) -> Callable[[Data], object]:
+    models = [initial_model(recipe, Streams(seed, recipe.vary, recipe.shared_seed)) for seed in task]
+    seeds = fused.padded(list(task), models[0], width)
+    network = Stacked([models[min(place, len(models) - 1)].to(device) for place in range(len(seeds))])
+    groups = training.parameter_groups(network.parameters.values(), recipe.decay_all, stacked=True)
+    optimizer = fused.elementwise(recipe.build_optimizer)(groups)
+    scheduler = recipe.build_scheduler(optimizer, 100)
+    streams = [Streams(seed, recipe.vary, recipe.shared_seed) for seed in seeds]
+    return lambda batch: fused.train_epoch(1, network, optimizer, scheduler, recipe, batch, streams)

@@ -1,0 +1,186 @@
+"""Several networks of one architecture computed as one.
+
+The members' parameters are stacked on a first axis G. Features ``[G, B, features]`` go through one batched matrix
+product; images ``[B, G * channels, height, width]`` go through grouped convolutions and per-channel layers, which treat
+every member's channels by themselves. torch.fx says which layers follow which.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn import functional as F
+
+POINTWISE_MODULES = (
+    nn.Identity, nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU, nn.Mish, nn.Sigmoid,
+    nn.Tanh, nn.Softplus, nn.Hardswish, nn.Hardsigmoid, nn.Hardtanh,
+)  # fmt: skip
+POOLING_MODULES = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
+DROPOUT_MODULES = (nn.Dropout,)
+POINTWISE_FUNCTIONS = (F.relu, torch.relu, F.gelu, F.silu, torch.tanh, torch.sigmoid)
+ADDITIONS = (operator.add, operator.iadd, torch.add)
+
+
+class NotStackable(ValueError):
+    """A network has a part that cannot be computed for several members at once; the message names it."""
+
+
+@dataclass(frozen=True)
+class _Value:
+    """A tensor on its way through the network: images ``[B, G * C, H, W]``, or features ``[G, B, F]``."""
+
+    tensor: Tensor
+    images: bool
+
+
+class Stacked:
+    """G networks of one architecture, with the same layers and weights of their own.
+
+    parameters, buffers: by the network's own names, each ``[G, ...]``.
+    """
+
+    def __init__(self, models: Sequence[nn.Module]) -> None:
+        """Stack networks.
+
+        Raises:
+            NotStackable: the architecture has a part that this module does not know.
+        """
+        self.count = len(models)
+        states = [model.state_dict() for model in models]
+        parameters = dict(models[0].named_parameters())
+        buffers = dict(models[0].named_buffers())
+        if states[0].keys() != {*parameters, *buffers}:
+            raise NotStackable("it shares weights between layers, or keeps buffers out of its state")
+        self.parameters = {
+            name: nn.Parameter(torch.stack([state[name] for state in states]), requires_grad=parameter.requires_grad)
+            for name, parameter in parameters.items()
+        }
+        self.buffers = {name: torch.stack([state[name] for state in states]) for name in buffers}
+        self._modules = dict(models[0].named_modules())
+        try:
+            self._nodes = list(fx.symbolic_trace(models[0]).graph.nodes)
+        except Exception as error:  # tracing runs the network's own code, which may raise anything
+            raise NotStackable(f"its forward cannot be traced ({type(error).__name__}: {error})") from error
+        self._check()
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The kind of number that the networks compute with."""
+        return next(iter(self.parameters.values())).dtype
+
+    def state(self, member: int) -> dict[str, Tensor]:
+        """Copy one member's weights and buffers to the CPU, as its network's own ``state_dict`` names them."""
+        stacked = {**self.parameters, **self.buffers}
+        return {name: tensor[member].detach().to("cpu", copy=True).contiguous() for name, tensor in stacked.items()}
+
+    def __call__(self, inputs: Tensor, masks: Callable[[Tensor, float], Tensor] | None = None) -> Tensor:
+        """Compute all members' logits ``[G, B, C]``.
+
+        inputs: ``[G, B, features]``, or ``[B, G * channels, height, width]``. masks: in training, gives dropout's
+        factors for a tensor and a probability, called in the order in which the layers come; ``None`` to evaluate.
+        """
+        values: dict[fx.Node, Any] = {}
+        for node in self._nodes:
+            arguments = fx.node.map_arg(node.args, values.__getitem__)
+            if node.op == "placeholder":
+                values[node] = _Value(inputs, images=inputs.ndim == 4)
+            elif node.op == "call_module":
+                values[node] = self._layer(str(node.target), arguments[0], masks)
+            elif node.op == "output":
+                return self._features(arguments[0])
+            elif node.target in ADDITIONS:
+                values[node] = _Value(arguments[0].tensor + arguments[1].tensor, arguments[0].images)
+            elif node.target in (torch.flatten, "flatten"):
+                values[node] = _Value(self._features(arguments[0]), images=False)
+            else:
+                options = {key: value for key, value in node.kwargs.items() if key != "inplace"}
+                values[node] = _Value(node.target(arguments[0].tensor, **options), arguments[0].images)
+        raise AssertionError("a traced network ends with its output")
+
+    def _layer(self, name: str, value: _Value, masks: Callable[[Tensor, float], Tensor] | None) -> _Value:
+        module, tensor = self._modules[name], value.tensor
+        if isinstance(module, nn.Linear):
+            return _Value(self._linear(name, module, self._features(value)), images=False)
+        if isinstance(module, nn.Conv2d):
+            return _Value(self._convolution(name, module, tensor), images=True)
+        if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
+            return self._batch_norm(name, module, value, training=masks is not None)
+        if isinstance(module, nn.Flatten):
+            return _Value(self._features(value), images=False)
+        if isinstance(module, DROPOUT_MODULES):
+            if masks is None or module.p == 0:
+                return value
+            return _Value(tensor * masks(tensor, module.p), value.images)
+        return _Value(module(tensor), value.images)
+
+    def _linear(self, name: str, module: nn.Linear, features: Tensor) -> Tensor:
+        weight = self.parameters[f"{name}.weight"].transpose(1, 2)
+        if module.bias is None:
+            return torch.bmm(features, weight)
+        return torch.baddbmm(self.parameters[f"{name}.bias"][:, None], features, weight)
+
+    def _convolution(self, name: str, module: nn.Conv2d, images: Tensor) -> Tensor:
+        bias = self.parameters[f"{name}.bias"].flatten() if module.bias is not None else None
+        weight = self.parameters[f"{name}.weight"].flatten(0, 1)
+        groups = module.groups * self.count
+        return F.conv2d(images, weight, bias, module.stride, module.padding, module.dilation, groups)
+
+    def _batch_norm(self, name: str, module: nn.BatchNorm1d | nn.BatchNorm2d, value: _Value, training: bool) -> _Value:
+        tensor = value.tensor
+        if not value.images:  # [G, B, F] -> [B, G * F], so that each member's features are channels of their own
+            tensor = tensor.transpose(0, 1).flatten(1)
+        if training:
+            self.buffers[f"{name}.num_batches_tracked"] += 1
+        weight, bias = (self.parameters[f"{name}.{part}"].flatten() for part in ("weight", "bias"))
+        mean, variance = (self.buffers[f"{name}.running_{part}"].view(-1) for part in ("mean", "var"))
+        assert module.momentum is not None
+        tensor = F.batch_norm(tensor, mean, variance, weight, bias, training, module.momentum, module.eps)
+        if not value.images:
+            tensor = tensor.unflatten(1, (self.count, -1)).transpose(0, 1)
+        return _Value(tensor, value.images)
+
+    def _features(self, value: _Value) -> Tensor:
+        """Turn images ``[B, G * C, H, W]`` into features ``[G, B, C * H * W]``; features stay as they are."""
+        if not value.images:
+            return value.tensor
+        members: Tensor = value.tensor.unflatten(1, (self.count, -1))
+        return members.transpose(0, 1).flatten(2)
+
+    def _check(self) -> None:
+        """Refuse every layer and operation whose stacked form is not known."""
+        for node in self._nodes:
+            if node.op == "call_module":
+                self._check_module(str(node.target))
+            elif node.op not in ("placeholder", "output") and not self._is_known(node):
+                raise NotStackable(f"it uses {getattr(node.target, '__name__', node.target)}")
+
+    def _is_known(self, node: fx.Node) -> bool:
+        if node.target in (torch.flatten, "flatten"):
+            return bool(node.args[1:] == (1,) or node.kwargs.get("start_dim") == 1)
+        tensors = [argument for argument in node.args if isinstance(argument, fx.Node)]
+        if node.target in ADDITIONS:
+            return len(tensors) == len(node.args) == 2 and not node.kwargs
+        return node.target in POINTWISE_FUNCTIONS and len(node.args) == 1
+
+    def _check_module(self, name: str) -> None:
+        module = self._modules[name]
+        kind = type(module)
+        named = f"its layer {name} ({kind.__name__})"
+        if kind in (nn.BatchNorm1d, nn.BatchNorm2d):
+            if not (module.affine and module.track_running_stats and module.momentum is not None):
+                raise NotStackable(f"{named} is not the usual kind")
+        elif kind is nn.Conv2d:
+            if module.padding_mode != "zeros" or isinstance(module.padding, str):
+                raise NotStackable(f"{named} pads in another way than with zeros")
+        elif kind is nn.Flatten:
+            if (module.start_dim, module.end_dim) != (1, -1):
+                raise NotStackable(f"{named} flattens in another way than all but the batch")
+        elif kind not in (nn.Linear, *POINTWISE_MODULES, *POOLING_MODULES, *DROPOUT_MODULES):
+            raise NotStackable(named)
+        if any(hooks for hooks in (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks)):
+            raise NotStackable(f"{named} has hooks")

@@ -1,0 +1,238 @@
+"""A crew of worker processes that train members, and what happens when one of them dies.
+
+Starting a worker costs seconds (it imports torch), so workers are kept for the whole run and take one task after
+another. The data lies in files that all workers map, so it is in memory once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import multiprocessing
+import os
+import signal
+import tempfile
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import numpy as np
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from seedvote.training import on_device
+from seedvote.types import Data, Failure, Progress, Recipe, Split, TrainedMember
+
+SPAWN = multiprocessing.get_context("spawn")
+# Read by OpenMP and malloc when a process starts. Waiting threads must not spin on a core that another worker
+# needs; and memory that a step frees is needed again by the next step, so malloc must not give it back in between.
+ENVIRONMENT = {
+    "OMP_WAIT_POLICY": "PASSIVE",
+    "MALLOC_MMAP_THRESHOLD_": str(2**30),
+    "MALLOC_TRIM_THRESHOLD_": str(2**32),
+    "MALLOC_TOP_PAD_": str(2**28),
+}
+
+
+# A task is the seeds that one worker trains at a time. A trainer is a module's function, so that workers find it too.
+Task = tuple[int, ...]
+Trainer = Callable[[Task, Recipe, Data, torch.device], Iterator[Progress | TrainedMember]]
+
+
+def train_in_processes(
+    tasks: Sequence[Task], trainer: Trainer, workers: int, recipe: Recipe, data: Data, device: torch.device
+) -> Iterator[Progress | TrainedMember | Failure]:
+    """Spread tasks over workers, each with as many threads as this process has.
+
+    A worker that dies is replaced, and its task is tried once more; a task that raises is not.
+    """
+    with ExitStack() as cleanup:
+        files = cleanup.enter_context(_mapped_files(data))
+        crew = _Crew(trainer, recipe, files, _devices(device))
+        cleanup.callback(crew.dismiss)
+        yield from crew.train(tasks, min(workers, len(tasks)))
+
+
+def worker_count(device: torch.device) -> int:
+    """Return how many workers this machine has room for: one a GPU, or one for each core that the threads leave."""
+    if device.type == "cpu":
+        return max(1, len(os.sched_getaffinity(0)) // torch.get_num_threads())
+    return len(_devices(device))
+
+
+@dataclass
+class _Worker:
+    process: BaseProcess
+    connection: Connection
+    place: int
+    task: Task
+    done: set[int] = field(default_factory=set)
+
+    @property
+    def undone(self) -> Task:
+        return tuple(seed for seed in self.task if seed not in self.done)
+
+
+class _Crew:
+    """The workers of one run, and who works on what."""
+
+    def __init__(self, trainer: Trainer, recipe: Recipe, files: _DataFiles, devices: list[str]) -> None:
+        self._work = (trainer, recipe, files, torch.get_num_threads())
+        self._devices = devices
+        self._workers: dict[Connection, _Worker] = {}
+
+    def train(self, tasks: Sequence[Task], count: int) -> Iterator[Progress | TrainedMember | Failure]:
+        pending, retried = deque(tasks), set[Task]()
+        for place in range(count):
+            self._hire(place, pending.popleft())
+        while self._workers:
+            for ready in wait(list(self._workers)):
+                assert isinstance(ready, Connection)
+                worker = self._workers[ready]
+                try:
+                    event = _received(ready)
+                except (EOFError, ConnectionError):
+                    reason, lost = self._bury(worker), worker.undone
+                    again = lost not in retried
+                    retried.add(lost)
+                    if again:
+                        pending.append(lost)
+                    for seed in lost:
+                        yield Failure(seed, reason, again)
+                    if pending:
+                        self._hire(worker.place, pending.popleft())
+                    continue
+                yield event
+                if not isinstance(event, Progress):
+                    worker.done.add(event.seed)
+                    if not worker.undone:
+                        self._next(worker, pending)
+
+    def dismiss(self) -> None:
+        for worker in list(self._workers.values()):
+            worker.process.terminate()
+            self._bury(worker)
+
+    def _hire(self, place: int, task: Task) -> None:
+        ours, theirs = SPAWN.Pipe()
+        device = self._devices[place % len(self._devices)]
+        process = SPAWN.Process(target=_work, args=(theirs, *self._work, device), daemon=True)
+        with _environment(ENVIRONMENT):
+            process.start()
+        theirs.close()
+        ours.send(task)
+        self._workers[ours] = _Worker(process, ours, place, task)
+
+    def _next(self, worker: _Worker, pending: deque[Task]) -> None:
+        if pending:
+            worker.task, worker.done = pending.popleft(), set()
+            # A worker that died in the meantime is noticed when it is read from.
+            with suppress(EOFError, ConnectionError):
+                worker.connection.send(worker.task)
+        else:
+            with suppress(EOFError, ConnectionError):
+                worker.connection.send(None)
+            self._bury(worker)
+
+    def _bury(self, worker: _Worker) -> str:
+        del self._workers[worker.connection]
+        worker.connection.close()
+        worker.process.join()
+        code = worker.process.exitcode
+        worker.process.close()
+        if code is not None and code < 0:
+            return f"its process was ended by signal {signal.Signals(-code).name}"
+        return f"its process ended with status {code}"
+
+
+def _work(
+    connection: Connection, trainer: Trainer, recipe: Recipe, files: _DataFiles, threads: int, device_name: str
+) -> None:
+    """Train one task after another, as the parent sends them; ``None`` ends it."""
+    # Ctrl-C reaches the whole group; what is to be done about it is the parent's business.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(threads)
+    device = torch.device(device_name)
+    data = on_device(files.load(), device)
+    with suppress(EOFError, ConnectionError):
+        while (task := connection.recv()) is not None:
+            undone = list(task)
+            try:
+                for event in trainer(task, recipe, data, device):
+                    _send(connection, event)
+                    if isinstance(event, TrainedMember):
+                        undone.remove(event.seed)
+            except (EOFError, ConnectionError):
+                raise
+            except Exception as error:
+                for seed in undone:
+                    _send(connection, Failure(seed, f"{type(error).__name__}: {error}", retried=False))
+
+
+def _send(connection: Connection, event: Progress | TrainedMember | Failure) -> None:
+    """Send an event; weights go as bytes, since shared memory would vanish with a worker that ends."""
+    if isinstance(event, TrainedMember):
+        weights = safetensors.torch.save(dict(event.state))
+        connection.send((dataclasses.replace(event, state={}), weights))
+    else:
+        connection.send((event, None))
+
+
+def _received(connection: Connection) -> Progress | TrainedMember | Failure:
+    event: Progress | TrainedMember | Failure
+    event, weights = connection.recv()
+    if isinstance(event, TrainedMember):
+        return dataclasses.replace(event, state=safetensors.torch.load(weights))
+    return event
+
+
+@dataclass(frozen=True)
+class _DataFiles:
+    """Training and validation split as files; small to send, and in memory once however many workers map it."""
+
+    directory: Path
+    frame: Data
+
+    def load(self) -> Data:
+        return dataclasses.replace(self.frame, train=self._mapped("train"), validation=self._mapped("validation"))
+
+    def _mapped(self, name: str) -> Split:
+        return Split(*(self._tensor(f"{name}-{part}.npy") for part in ("inputs", "labels")))
+
+    def _tensor(self, name: str) -> Tensor:
+        # Copy on write: torch wants memory that it may write to, and nobody ever does.
+        return torch.from_numpy(np.load(self.directory / name, mmap_mode="c", allow_pickle=False))
+
+
+@contextmanager
+def _mapped_files(data: Data) -> Iterator[_DataFiles]:
+    nothing = Split(data.test.inputs[:0].clone(), data.test.labels[:0].clone())
+    with tempfile.TemporaryDirectory(prefix="seedvote-") as directory:
+        for name, split in (("train", data.train), ("validation", data.validation)):
+            np.save(Path(directory) / f"{name}-inputs.npy", split.inputs.numpy())
+            np.save(Path(directory) / f"{name}-labels.npy", split.labels.numpy())
+        frame = dataclasses.replace(data, train=nothing, validation=nothing, test=nothing)
+        yield _DataFiles(Path(directory), frame)
+
+
+def _devices(device: torch.device) -> list[str]:
+    """Name every device of a kind; a GPU that was asked for by its number stays alone."""
+    if device.type == "cuda" and device.index == torch.cuda.current_device():
+        return [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    return [str(device)]
+
+
+@contextmanager
+def _environment(variables: dict[str, str]) -> Iterator[None]:
+    """Set environment variables for the processes that are started meanwhile; the user's own settings win."""
+    added = {name: value for name, value in variables.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            del os.environ[name]
