@@ -12,6 +12,7 @@ import torch
 import recipes as recipes_module
 from recipes import quick_recipe
 from seedvote import augmentation, models, schedules
+from seedvote.engines import fused
 from seedvote.engines.auto import Auto, estimates
 from seedvote.engines.fused import Fused, groups
 from seedvote.engines.process import Process
@@ -254,12 +255,23 @@ def test_auto_takes_the_quickest_of_what_it_has_timed(small_digits, monkeypatch)
 
 
 def test_auto_leaves_out_what_rounds_otherwise(small_digits, monkeypatch):
-    recipe = dataclasses.replace(recipes(small_digits)["mlp"], epochs=10**6)
+    recipe = dataclasses.replace(recipes(small_digits)["resnet"], epochs=10**6)
     monkeypatch.setattr("seedvote.engines.auto.worker_count", lambda device: 1)
-    alike = functools.partial(estimates, 4, recipe, small_digits, CPU)
-    assert {choice.label for choice in alike(exact=False)} == {"sequential", "fused"}
-    monkeypatch.setattr("torch.equal", lambda *_: False)
-    assert {choice.label for choice in alike(exact=True)} == {"sequential"}
+    monkeypatch.setattr("seedvote.engines.fused.rounds_alike", lambda *_: False)
+    found = functools.partial(estimates, 4, recipe, small_digits, CPU)
+    assert {choice.label for choice in found(exact=False)} == {"sequential", "fused"}
+    assert {choice.label for choice in found(exact=True)} == {"sequential"}
+
+
+def test_what_rounds_otherwise_is_found_out(small_digits, monkeypatch):
+    recipe = quick_recipe(small_digits, label_smoothing=0.1)
+    assert fused.rounds_alike(recipe, small_digits) == same(
+        members(Fused(workers=1), [0], recipe, small_digits)[0].state,
+        members(Sequential(), [0], recipe, small_digits)[0].state,
+    )
+    whole = fused.member_losses
+    monkeypatch.setattr(fused, "member_losses", lambda *values, **more: whole(*values, **more) * (1 + 1e-6))
+    assert not fused.rounds_alike(recipe, small_digits)
 
 
 def test_auto_trains_one_member_by_itself(small_digits):

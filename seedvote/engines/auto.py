@@ -70,7 +70,7 @@ def estimates(members: int, recipe: Recipe, data: Data, device: torch.device, ex
     if crowd > 1:
         rounds = -(-members // crowd)
         choices.append(Choice(Process(), "process", STARTING_A_WORKER + rounds * alone))
-    if members > 1 and fused.why_not_stackable(recipe, data, exact) is None:
+    if members > 1 and _may_stack(recipe, data, exact):
         if members * alone < NOT_WORTH_TIMING:
             return [Choice(fused.Fused(workers=1), "fused", members * alone)]
         width = fused.default_width(recipe)
@@ -81,6 +81,10 @@ def estimates(members: int, recipe: Recipe, data: Data, device: torch.device, ex
             start = STARTING_A_WORKER if count > 1 else 0.0
             choices.append(Choice(fused.Fused(workers=count), label, start + -(-len(tasks) // count) * group))
     return choices
+
+
+def _may_stack(recipe: Recipe, data: Data, exact: bool) -> bool:
+    return fused.why_not_stackable(recipe, data) is None and (not exact or fused.rounds_alike(recipe, data))
 
 
 def seconds_a_step(epoch: Callable[[Data], object], recipe: Recipe, data: Data) -> float:

@@ -24,10 +24,10 @@ from seedvote.engines.stacked import NotStackable, Stacked
 from seedvote.engines.workers import Task, train_in_processes, worker_count
 from seedvote.initialization import initial_model
 from seedvote.seeding import Streams, restored_generators, seed_device
-from seedvote.training import EVALUATION_BATCH, Course, batches, on_device, parameter_groups
+from seedvote.training import EVALUATION_BATCH, Course, batches, on_device, parameter_groups, train_member
 from seedvote.types import Data, EpochRecord, Failure, Note, Progress, Recipe, Split, TrainedMember
 
-# Measured on two cores (docs/performance.md): wider groups of convolutions fall out of the cache.
+# The activations of many convolutional members no longer fit the cache; linear layers gain by more members for longer.
 LINEAR_WIDTH = 16
 CONVOLUTION_WIDTH = 4
 CPU = torch.device("cpu")
@@ -90,26 +90,23 @@ def groups(seeds: Sequence[int], width: int, workers: int) -> list[Task]:
     return [tuple(group.tolist()) for group in np.array_split(np.array(seeds, dtype=object), count)]
 
 
-def why_not_stackable(recipe: Recipe, data: Data, exact: bool = False) -> str | None:
+def why_not_stackable(recipe: Recipe, data: Data) -> str | None:
     """Say why members of a recipe cannot be stacked, or ``None``.
 
-    One step of two members, stacked and each alone, is compared, forwards and backwards: in float64 to 1e-9, or, if
-    ``exact``, on a whole batch to the last bit.
+    One step of two members, stacked and each alone, is compared in float64, forwards and backwards.
     """
     streams = [Streams(seed, recipe.vary, recipe.shared_seed) for seed in (0, 1)]
     numbers = [own.number("dropout", 0, 0) for own in streams]
-    models = [initial_model(recipe, own).to(memory_format=torch.channels_last).train() for own in streams]
-    if not exact:
-        models = [model.double() for model in models]
-    raw = data.train.inputs[: recipe.batch_size if exact else min(8, recipe.batch_size)].to(CPU)
+    models = [initial_model(recipe, own).double().train() for own in streams]
+    raw = data.train.inputs[: min(8, recipe.batch_size)].to(CPU)
+    inputs = network_inputs(raw, data.normalization, torch.float64)
     try:
         network = Stacked(models)
-        inputs = network_inputs(raw, data.normalization, network.dtype)
         together = network(side_by_side([inputs] * 2), dropout_masks(numbers, CPU))
     except NotStackable as error:
         return str(error)
     together.square().sum().backward()
-    alike = torch.equal if exact else functools.partial(torch.allclose, rtol=1e-9, atol=1e-9)
+    alike = functools.partial(torch.allclose, rtol=1e-9, atol=1e-9)
     for place, (model, number) in enumerate(zip(models, numbers, strict=True)):
         with restored_generators(CPU):
             seed_device(CPU, number)
@@ -122,6 +119,24 @@ def why_not_stackable(recipe: Recipe, data: Data, exact: bool = False) -> str | 
             if parameter.grad is not None and (gradient is None or not alike(gradient[place], parameter.grad)):
                 return f"the gradient of {name} comes out otherwise when members are stacked"
     return None
+
+
+def rounds_alike(recipe: Recipe, data: Data) -> bool:
+    """Say whether stacked members get the plain loop's weights to the last bit on this machine.
+
+    Found out by training two members for an epoch of a whole batch and the incomplete one that ends an epoch.
+    """
+    count = recipe.batch_size + len(data.train) % recipe.batch_size
+    small = Split(data.train.inputs[:count].to(CPU), data.train.labels[:count].to(CPU))
+    data = dataclasses.replace(data, train=small, validation=small)
+    recipe = dataclasses.replace(recipe, epochs=1, patience=None)
+    for event in train_group([0, 1], recipe, data, CPU):
+        if isinstance(event, TrainedMember):
+            *_, alone = train_member(event.seed, recipe, data, CPU)
+            assert isinstance(alone, TrainedMember)
+            if not all(torch.equal(event.state[name], tensor) for name, tensor in alone.state.items()):
+                return False
+    return True
 
 
 def train_group(
@@ -226,8 +241,13 @@ def evaluate(network: Stacked, split: Split, data: Data) -> tuple[list[float], l
 
 def member_losses(logits: Tensor, labels: Tensor, label_smoothing: float) -> Tensor:
     """Return the mean cross-entropy ``[G]`` of each member, from logits ``[G, B, C]`` and labels ``[G, B]``."""
-    losses = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), label_smoothing=label_smoothing, reduction="none")
-    return losses.view(labels.shape).mean(1)
+    # Written out in the order of F.cross_entropy's own arithmetic, so that the gradients have the same bits.
+    log_probabilities = F.log_softmax(logits, dim=2)
+    likelihood = -log_probabilities.gather(2, labels[..., None]).squeeze(2).mean(1)
+    if not label_smoothing:
+        return likelihood
+    uniform = -log_probabilities.sum(2).mean(1)
+    return likelihood * (1 - label_smoothing) + uniform * (label_smoothing / logits.shape[2])
 
 
 def side_by_side(inputs: Sequence[Tensor]) -> Tensor:
