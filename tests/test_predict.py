@@ -31,7 +31,7 @@ def trained(tmp_path_factory):
 
     place = tmp_path_factory.mktemp("trained")
     subprocess.run(
-        [sys.executable, "-m", "seedvote.train", "run=it", "n_seeds=3", "epochs=3", "model.hidden=[16]"],
+        [sys.executable, "-m", "seedvote.train", "run=it", "n_seeds=3", "epochs=3", "model.hidden=[16]", "model.dropout=0"],
         cwd=place, check=True, capture_output=True,
         env={**__import__("os").environ, "PYTHONPATH": str(Path(__file__).resolve().parent.parent)},
     )  # fmt: skip
@@ -127,8 +127,9 @@ def test_pictures_are_predicted_as_the_run_was_trained(call, checkpoints, workpl
     for index in range(20):
         pixels = np.round(images[index] * 255 / 16).astype(np.uint8)
         mode = ("L", "RGB", "RGBA", "P")[index % 4]
+        picture = Image.fromarray(pixels, "L")
         name = f"more/{index:02d}.png" if index % 2 else f"{index:02d}.png"
-        Image.fromarray(pixels, "L").convert("RGB").convert(mode).save(folder / name)
+        picture.convert(mode).save(folder / name)
     (folder / "broken.png").write_bytes(b"no picture")
     (folder / "notes.txt").write_text("not a picture either")
     outcome = call("predict", "images=pictures", "output=out")
