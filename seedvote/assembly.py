@@ -13,8 +13,8 @@ from seedvote.config import PREPARATION_KEYS, TrainConfig, chosen_seeds, locatio
 from seedvote.data import network_inputs, prepare
 from seedvote.initialization import initial_model
 from seedvote.seeding import Streams
-from seedvote.store import RunRecord, recipe_hash
-from seedvote.targets import bound_target, model_builder
+from seedvote.store import Run, RunRecord, recipe_hash
+from seedvote.targets import bound_target, check_trusted, model_builder
 from seedvote.training import parameter_groups
 from seedvote.types import Data, Recipe, Source
 from seedvote.version import __version__
@@ -34,6 +34,29 @@ def load_data(recipe: Mapping[str, Any], location: Mapping[str, Any]) -> Data:
             f"data._target_={spec['_target_']} must return a seedvote.types.Source, got {type(source).__name__}"
         )
     return prepare(source, split_seed=recipe["split_seed"], **preparation)
+
+
+def stored_data(run: Run, moved: Mapping[str, Any], trust: bool) -> Data:
+    """Load the data of a stored run again and make sure that it is the same.
+
+    moved: keys of its location that are other today; ``None`` for those that are not. trust: import a data source of
+    somebody else's.
+
+    Raises:
+        ValueError: it is not there, is not the same, or would run a stranger's code.
+    """
+    record = run.record
+    if not trust:
+        check_trusted(record.recipe["data"], run.name)
+    location = {**record.location, **{key: value for key, value in moved.items() if value is not None}}
+    data = load_data(record.recipe, location)
+    if data.fingerprint != record.fingerprint:
+        raise ValueError(
+            f"the data of run {run.name!r} is not what it was trained on (looked at "
+            f"{location.get('root') or location.get('file') or 'its own source'}): give the right place with "
+            "data.root= or data.file="
+        )
+    return data
 
 
 def build_recipe(recipe: Mapping[str, Any], data: Data) -> Recipe:

@@ -87,6 +87,27 @@ class PredictConfig:
     data: DataLocation = field(default_factory=DataLocation)
 
 
+@dataclass
+class CompareConfig:
+    """The keys of ``conf/compare.yaml``, which holds their defaults and says what they mean."""
+
+    run: str | None = None
+    runs: list[str] | None = None
+    rival: str | None = None
+    checkpoints: str = MISSING
+    seeds: list[int] | None = None
+    vote: str = MISSING
+    tie: str = MISSING
+    on_bad_member: str = MISSING
+    level: float = MISSING
+    seed: int = MISSING
+    output: str | None = None
+    device: str = MISSING
+    threads: int | None = None
+    trust: bool = MISSING
+    data: DataLocation = field(default_factory=DataLocation)
+
+
 _Config = TypeVar("_Config")
 
 
@@ -106,6 +127,15 @@ def predict_config(composed: DictConfig) -> PredictConfig:
         ValueError: with one line for each mistake.
     """
     return _checked(composed, PredictConfig, _predict_problems)
+
+
+def compare_config(composed: DictConfig) -> CompareConfig:
+    """Turn a composed Hydra config into a checked record.
+
+    Raises:
+        ValueError: with one line for each mistake.
+    """
+    return _checked(composed, CompareConfig, _compare_problems)
 
 
 def _checked(composed: DictConfig, kind: type[_Config], problems_of: Callable[[_Config], list[str]]) -> _Config:
@@ -185,6 +215,23 @@ def _predict_problems(config: PredictConfig) -> list[str]:
     return problems
 
 
+def _compare_problems(config: CompareConfig) -> list[str]:
+    problems = _seeds_problems(config.seeds) + _place_problems(config)
+    problems += [_name_problem("rival", config.rival, config.checkpoints)] if _is_bad_name(config.rival) else []
+    problems += [_name_problem("runs", name, config.checkpoints) for name in config.runs or [] if _is_bad_name(name)]
+    if not 0 < config.level < 1:
+        problems.append(f"level must be above 0 and below 1, such as 0.95, got {config.level}")
+    if config.seed < 0:
+        problems.append(f"seed must be at least 0, got {config.seed}")
+    if config.runs is not None:
+        if len(set(config.runs)) < max(2, len(config.runs)):
+            problems.append(f"runs names at least two runs and none twice, such as runs=[a,b], got {config.runs}")
+        others = [key for key in ("run", "rival", "seeds") if getattr(config, key) is not None]
+        if others:
+            problems.append(f"runs= cannot be combined with {listed(f'{key}=' for key in others)}: leave one out")
+    return problems
+
+
 def _seeds_problems(seeds: list[int] | None) -> list[str]:
     if seeds is None:
         return []
@@ -218,15 +265,23 @@ def _spec_problems(config: TrainConfig) -> list[str]:
     return problems
 
 
-def _place_problems(config: TrainConfig | PredictConfig) -> list[str]:
+def _is_bad_name(run: str | None) -> bool:
+    return run is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", run)
+
+
+def _name_problem(key: str, run: str | None, checkpoints: str) -> str:
+    return (
+        f"{key} must be a plain name of letters, digits, '.', '_' and '-' (a directory under "
+        f"checkpoints={checkpoints}), got {run!r}"
+    )
+
+
+def _place_problems(config: TrainConfig | PredictConfig | CompareConfig) -> list[str]:
     problems = []
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", config.device):
         problems.append(f"device must be auto, cpu, cuda, cuda:N or mps, got {config.device!r}")
     if config.threads is not None and config.threads < 1:
         problems.append(f"threads must be at least 1, or null for torch's own choice, got {config.threads}")
-    if config.run is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", config.run):
-        problems.append(
-            f"run must be a plain name of letters, digits, '.', '_' and '-' (a directory under "
-            f"checkpoints={config.checkpoints}), got {config.run!r}"
-        )
+    if _is_bad_name(config.run):
+        problems.append(_name_problem("run", config.run, config.checkpoints))
     return problems

@@ -60,7 +60,6 @@ class Ensemble:
             _states=tuple(self._states[place] for place in positions),
         )
 
-    @torch.inference_mode()
     def predict_logits(self, inputs: Tensor | npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:
         """Return every member's logits.
 
@@ -73,15 +72,19 @@ class Ensemble:
         Raises:
             ValueError: the inputs have another shape or kind of number than the run's data.
         """
+        return np.stack([self.member_logits(position, inputs) for position in range(len(self.members))])
+
+    @torch.inference_mode()
+    def member_logits(self, position: int, inputs: Tensor | npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:
+        """Return the logits ``[S, C]`` of the member at a position of the axis M; otherwise as ``predict_logits``."""
         raw = self._checked(torch.as_tensor(inputs))
         normalization = Normalization(tuple(self.run.record.mean), tuple(self.run.record.std))
-        logits = np.empty((len(self.members), len(raw), len(self.classes)), np.float32)
-        for member, state in enumerate(self._states):
-            self._model.load_state_dict(state)
-            self._model.eval()
-            for start in range(0, len(raw), BATCH):
-                batch = network_inputs(raw[start : start + BATCH].to(self.device), normalization)
-                logits[member, start : start + BATCH] = self._model(batch).float().cpu().numpy()
+        logits = np.empty((len(raw), len(self.classes)), np.float32)
+        self._model.load_state_dict(self._states[position])
+        self._model.eval()
+        for start in range(0, len(raw), BATCH):
+            batch = network_inputs(raw[start : start + BATCH].to(self.device), normalization)
+            logits[start : start + BATCH] = self._model(batch).float().cpu().numpy()
         return logits
 
     def predict(self, inputs: Tensor | npt.NDArray[np.generic], vote: str = "soft", tie: str = "probability") -> Vote:
@@ -112,12 +115,14 @@ def load(
     device: str = "auto",
     on_bad_member: str = "error",
     trust: bool = False,
+    seeds: Sequence[int] | None = None,
 ) -> Ensemble:
     """Load the members of a run.
 
     path: the run's directory. device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``. on_bad_member: what to do
     where a member is missing, damaged or diverged: ``error``, or ``drop`` it and say so in ``Ensemble.dropped``.
-    trust: load a run whose model is code outside seedvote, torch.nn and torchvision.models.
+    trust: load a run whose model is code outside seedvote, torch.nn and torchvision.models. seeds: these members only;
+    default all that the run was ever asked for.
 
     Raises:
         ValueError: the run or a member cannot be used; the message says which and what to do.
@@ -131,7 +136,14 @@ def load(
     place = resolve_device(device)
     with restored_generators(torch.device("cpu")):
         model = model_builder(record.recipe["model"], record.input_shape, len(record.classes))()
-    members, states, bad = _usable_members(run, model)
+    wanted = record.seeds if seeds is None else sorted(set(seeds))
+    strange = [seed for seed in wanted if seed not in record.seeds]
+    if strange or not wanted:
+        raise ValueError(
+            f"run {run.name!r} has no member with seed {listed(strange) or '(none was named)'}: "
+            f"choose from its seeds {listed(record.seeds)}"
+        )
+    members, states, bad = _usable_members(run, model, wanted)
     if bad and on_bad_member == "error":
         raise ValueError(_complaint(run, bad))
     if not members:
@@ -140,10 +152,12 @@ def load(
     return Ensemble(run, tuple(members), bad, place, model, tuple(states))
 
 
-def _usable_members(run: Run, model: nn.Module) -> tuple[list[MemberRecord], list[dict[str, Tensor]], dict[int, str]]:
+def _usable_members(
+    run: Run, model: nn.Module, seeds: Sequence[int]
+) -> tuple[list[MemberRecord], list[dict[str, Tensor]], dict[int, str]]:
     members, states, bad = [], [], {}
-    absent = run.missing(run.record.seeds)
-    for seed in run.record.seeds:
+    absent = run.missing(list(seeds))
+    for seed in seeds:
         if seed in absent:
             bad[seed] = "is not trained yet"
             continue

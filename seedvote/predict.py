@@ -51,9 +51,12 @@ def _check_names(config: PredictConfig) -> None:
 
 
 def _predict_test(ensemble: Ensemble, config: PredictConfig) -> int:
-    data = _stored_data(ensemble, config)
+    from seedvote.assembly import stored_data
+    from seedvote.logits import split_logits
+
+    data = stored_data(ensemble.run, vars(config.data), config.trust)
     targets = data.test.labels.numpy()
-    logits = ensemble.predict_logits(data.test.inputs)
+    logits = split_logits(ensemble, data.test, "test").logits
     ensemble, logits, votes = _votes(ensemble, logits, config, data)
     _introduce(ensemble, f"{data.name}: test split, {len(targets)} samples")
     _compare(ensemble, logits, votes, targets)
@@ -64,6 +67,7 @@ def _predict_test(ensemble: Ensemble, config: PredictConfig) -> int:
 def _predict_new(ensemble: Ensemble, config: PredictConfig) -> int:
     import torch
 
+    from seedvote.assembly import stored_data
     from seedvote.data import read_arrays, read_image_folder
 
     record = ensemble.run.record
@@ -87,7 +91,7 @@ def _predict_new(ensemble: Ensemble, config: PredictConfig) -> int:
             f"{place} has the label {targets.max()}, but run {ensemble.run.name!r} knows the classes "
             f"0 .. {len(ensemble.classes) - 1}"
         )
-    data = _stored_data(ensemble, config) if config.vote == "weighted" else None
+    data = stored_data(ensemble.run, vars(config.data), config.trust) if config.vote == "weighted" else None
     ensemble, logits, votes = _votes(ensemble, ensemble.predict_logits(inputs), config, data)
     _introduce(ensemble, f"{place}: {len(inputs)} samples")
     if targets is not None:
@@ -101,31 +105,12 @@ def _predict_new(ensemble: Ensemble, config: PredictConfig) -> int:
     return 1 if unreadable or ensemble.dropped else 0
 
 
-def _stored_data(ensemble: Ensemble, config: PredictConfig) -> Data:
-    """Load the run's data again and make sure that it is the same."""
-    from seedvote.assembly import load_data
-    from seedvote.targets import check_trusted
-
-    record = ensemble.run.record
-    if not config.trust:
-        check_trusted(record.recipe["data"], ensemble.run.name)
-    moved = {key: value for key, value in vars(config.data).items() if value is not None}
-    location = {**record.location, **moved}
-    data = load_data(record.recipe, location)
-    if data.fingerprint != record.fingerprint:
-        raise ValueError(
-            f"the data of run {ensemble.run.name!r} is not what it was trained on (looked at "
-            f"{location.get('root') or location.get('file') or 'its own source'}): give the right place with "
-            "data.root= or data.file="
-        )
-    return data
-
-
 def _votes(
     ensemble: Ensemble, logits: npt.NDArray[np.float32], config: PredictConfig, data: Data | None
 ) -> tuple[Ensemble, npt.NDArray[np.float32], dict[str, Vote]]:
     """Vote by majority, softly and by the rule that was asked for; members that cannot vote are left out first."""
     from seedvote import voting
+    from seedvote.logits import split_logits
 
     def cast(rule: str, weights: Any = None) -> Vote:
         return voting.vote(
@@ -143,7 +128,7 @@ def _votes(
     votes = {rule: cast(rule) for rule in dict.fromkeys(("majority", "soft", config.vote)) if rule != "weighted"}
     if config.vote == "weighted":
         assert data is not None
-        validation = ensemble.predict_logits(data.validation.inputs)
+        validation = split_logits(ensemble, data.validation, "validation").logits
         votes["weighted"] = cast("weighted", voting.stacking_weights(validation, data.validation.labels.numpy()))
     return ensemble, logits, votes
 

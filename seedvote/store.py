@@ -5,6 +5,8 @@
       seed-0007/
         model.safetensors    weights and buffers
         member.json          seed, status, history, device, seconds, SHA-256 of the weights
+        logits-test.safetensors         what the member said about a split, kept so as not to ask it twice
+        logits-validation.safetensors   (see ``seedvote.logits``); may be deleted at any time
 
 A member is there once its ``member.json`` is: that file is written last. No pickle is written or read.
 """
@@ -103,6 +105,10 @@ class Run:
     def weights_path(self, seed: int) -> Path:
         """Return the file of one member's weights and buffers."""
         return self.member_path(seed) / "model.safetensors"
+
+    def logits_path(self, seed: int, split: str) -> Path:
+        """Return the file of one member's logits on a split, which need not be there."""
+        return self.member_path(seed) / f"logits-{split}.safetensors"
 
     def missing(self, seeds: list[int]) -> list[int]:
         """Return those of the seeds that have no finished member here."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -83,3 +84,28 @@ def process(workplace: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
         )  # fmt: skip
 
     return run
+
+
+@pytest.fixture(scope="session")
+def runs_trained_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory of small runs: `it` of five members, `rival` of one on the same data, `small` on a sample."""
+    place = tmp_path_factory.mktemp("runs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        for arguments in (
+            ["run=it", "n_seeds=5", "epochs=3", "model.hidden=[16]"],
+            ["run=rival", "n_seeds=1", "epochs=3", "model.hidden=[64]"],
+            ["run=small", "n_seeds=2", "epochs=1", "model.hidden=[16]", "data.limit=60"],
+        ):
+            patch.setattr(sys, "argv", ["seedvote.train", *arguments])
+            with pytest.raises(SystemExit) as exit_:
+                importlib.import_module("seedvote.train").main()
+            assert exit_.value.code == 0
+    return place / "checkpoints"
+
+
+@pytest.fixture
+def runs(runs_trained_once: Path, workplace: Path) -> Path:
+    """A copy of these runs under `checkpoints` in an empty working directory."""
+    shutil.copytree(runs_trained_once, workplace / "checkpoints")
+    return workplace / "checkpoints"

@@ -12,12 +12,14 @@ PACKAGE = ROOT / "seedvote"
 
 LAYERS = [
     {"types", "errors", "version"},
-    {"config", "targets", "seeding", "models", "schedules", "device", "files"},
+    {"config", "targets", "seeding", "models", "schedules", "device", "files", "stats"},
     {"data", "augmentation", "initialization", "voting", "metrics", "store"},
-    {"training", "inference"},
-    {"engines", "report", "predictions"},
-    {"assembly", "command"},
-    {"train", "predict"},
+    {"training", "inference", "comparison"},
+    {"engines", "report", "predictions", "logits", "figures"},
+    {"assembly", "command", "verdict"},
+    {"summary", "sections", "captions"},
+    {"page"},
+    {"train", "predict", "compare"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")

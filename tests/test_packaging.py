@@ -29,10 +29,15 @@ def site(tmp_path_factory):
 
 
 def test_the_wheel_holds_every_module_and_config(site):
-    for folder, pattern, inside in (("seedvote", "*.py", "seedvote"), ("conf", "*.yaml", "seedvote/conf")):
+    for folder, pattern, inside in (
+        ("seedvote", "*.py", "seedvote"),
+        ("seedvote", "*.html", "seedvote"),
+        ("conf", "*.yaml", "seedvote/conf"),
+    ):
         wanted = {path.relative_to(ROOT / folder) for path in (ROOT / folder).rglob(pattern)}
         found = {path.relative_to(site / inside) for path in (site / inside).rglob(pattern)}
         assert wanted == found
+        assert found
     assert not (site / "tests").exists()
 
 

@@ -31,7 +31,8 @@ def trained(tmp_path_factory):
 
     place = tmp_path_factory.mktemp("trained")
     subprocess.run(
-        [sys.executable, "-m", "seedvote.train", "run=it", "n_seeds=3", "epochs=3", "model.hidden=[16]", "model.dropout=0"],
+        [sys.executable, "-m", "seedvote.train", "run=it", "n_seeds=3", "epochs=3", "model.hidden=[16]"]
+        + ["model.dropout=0"],
         cwd=place, check=True, capture_output=True,
         env={**__import__("os").environ, "PYTHONPATH": str(Path(__file__).resolve().parent.parent)},
     )  # fmt: skip

@@ -1,0 +1,148 @@
+"""A comparison for the terminal: the verdict, one table, and what to know when reading it."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+
+from seedvote.comparison import Comparison, Rival, VoteScores
+from seedvote.report import table
+from seedvote.stats import Interval, Scores
+from seedvote.verdict import Verdict, duration, p_text, rival_sentences, signed
+
+WIDTH = 108
+
+
+def summary(comparison: Comparison, verdict: Verdict, rivals: Sequence[tuple[str, Rival]] = ()) -> str:
+    """Return the whole of what ``compare`` prints about one run, at most ``WIDTH`` columns wide."""
+    words = [verdict.headline, verdict.fresh, verdict.chosen, verdict.how_many, verdict.cost]
+    for name, rival in rivals:
+        words += rival_sentences(comparison, rival, name)
+    parts = ["\n".join(_wrapped(text) for text in words if text), _scores(comparison)]
+    if len(comparison.seeds) > 1:
+        parts += [_committees(comparison), _notes(comparison, verdict)]
+    return "\n\n".join(parts)
+
+
+def runs_table(rows: Sequence[tuple[str, Comparison]], corrected: Mapping[str, float]) -> str:
+    """Return one row for each run; corrected: Holm's p-values of the gains, by run, where there is a vote."""
+    cells = []
+    for name, found in rows:
+        single, fresh = found.members.test.accuracy, found.procedure.interval
+        row = [name, str(len(found.seeds)), _accuracy(single.mean, single.deviation)]
+        if name in corrected:
+            row += [
+                f"{100 * found.primary.scores.accuracy:.2f} %",
+                _gain(found.primary.gain.difference, found.primary.gain.interval),
+                _p(corrected[name]),
+                _span(fresh, points=True),
+            ]
+        else:
+            row += ["-"] * 4
+        cells.append([*row, duration(found.cost.training_total)])
+    header = ["run", "n", "single seed", "vote", "gain (points)", "p (Holm)", "fresh committee", "training"]
+    notes = (
+        "gain: vote minus mean single seed, with its interval on these test samples; p: sign-flip, Holm-corrected for "
+        "all runs. fresh committee: interval of the gain with seeds and samples both random."
+    )
+    return f"{table(header, cells)}\n\n{_wrapped(notes)}"
+
+
+def _wrapped(text: str) -> str:
+    return textwrap.fill(text, WIDTH, subsequent_indent="  ", break_on_hyphens=False)
+
+
+def _scores(comparison: Comparison) -> str:
+    members = comparison.members.test
+    count = len(comparison.seeds)
+    means = Scores(
+        members.accuracy.mean,
+        members.negative_log_likelihood.mean,
+        members.brier.mean,
+        members.expected_calibration_error.mean,
+    )
+    chosen = comparison.chosen
+    rows = [_row(f"single seeds (n = {count})", means, members.accuracy.deviation)]
+    if count > 1:
+        rows.append(_row(f"seed {chosen.seed}, best on validation", chosen.test))
+        rows += [_vote_row(vote) for vote in comparison.votes]
+    return table(["", "accuracy", "NLL", "Brier", "ECE", "gain (points)", "p", "won:lost"], rows)
+
+
+def _row(name: str, scores: Scores, deviation: float | None = None) -> list[str]:
+    return [
+        name,
+        _accuracy(scores.accuracy, deviation),
+        f"{scores.negative_log_likelihood:.4f}",
+        f"{scores.brier:.4f}",
+        f"{scores.expected_calibration_error:.4f}",
+        *[""] * 3,
+    ]
+
+
+def _vote_row(vote: VoteScores) -> list[str]:
+    name = f"{vote.rule} vote" + (" (primary)" if vote.primary else "")
+    p_value = vote.gain.p_value if vote.p_holm is None else vote.p_holm
+    return [
+        *_row(name, vote.scores)[:5],
+        _gain(vote.gain.difference, vote.gain.interval),
+        _p(p_value),
+        f"{vote.chosen.won}:{vote.chosen.lost}",
+    ]
+
+
+def _committees(comparison: Comparison) -> str:
+    """Return expected accuracy by committee size, at most ten sizes, and the forecast."""
+    curve, ahead = comparison.curve, comparison.forecast
+    places = list(range(len(curve.sizes)))
+    if len(places) > 8:
+        places = sorted({0, 1, 2, len(places) - 1, *(round(i * (len(places) - 1) / 6) for i in range(7))})
+    sizes = [str(curve.sizes[place]) for place in places]
+    values = [f"{100 * curve.accuracy[place]:.2f}" for place in places]
+    for size, value in zip(ahead.sizes, ahead.accuracy or (), strict=False):
+        sizes.append(f"{size}*")
+        values.append(f"{100 * value:.2f}")
+    return table(["members in the vote", *sizes], [["accuracy (%)", *values]])
+
+
+def _notes(comparison: Comparison, verdict: Verdict) -> str:
+    single = comparison.members.test.accuracy
+    share = f"{100 * comparison.plan.level:g} %"
+    odds = comparison.beats_seed
+    notes = [
+        f"gain: against the mean single seed, with its {share} interval; p: sign-flip test, for rules that are not "
+        f"primary Holm-corrected for all {len(comparison.votes) - 1} of them. won:lost: samples against seed "
+        f"{comparison.chosen.seed}. ECE: {comparison.calibration_bins} equal bins. *: forecast.",
+        f"Single seeds run from {100 * single.minimum:.2f} to {100 * single.maximum:.2f} %. {verdict.spread}",
+        f"The vote beats {odds.below} of its {len(comparison.seeds)} members, equals {odds.equal}: the chance to beat "
+        f"a random one is {odds.probability:.2f} ({_span(odds.interval)} over fresh samples).",
+        verdict.best_on_test,
+        f"Calibration of the soft vote: ECE {comparison.calibration.before.expected_calibration_error:.4f}, after "
+        f"temperature {comparison.calibration.temperature:.3g} (fitted on validation) "
+        f"{comparison.calibration.after.expected_calibration_error:.4f}.",
+    ]
+    if comparison.rules_left_out:
+        notes.append(f"Left out for their size: {', '.join(comparison.rules_left_out)}.")
+    return "\n".join(_wrapped(note) for note in notes if note)
+
+
+def _accuracy(mean: float, deviation: float | None) -> str:
+    return f"{100 * mean:.2f}{'' if deviation is None else f' ± {100 * deviation:.2f}'} %"
+
+
+def _gain(difference: float, interval: Interval) -> str:
+    if interval.lower is None or interval.upper is None:
+        return f"{signed(difference)} (-)"
+    return f"{signed(difference)} ({signed(interval.lower)}, {signed(interval.upper)})"
+
+
+def _span(interval: Interval, points: bool = False) -> str:
+    if interval.lower is None or interval.upper is None:
+        return "not defined"
+    if points:
+        return f"{signed(interval.lower)} to {signed(interval.upper)}"
+    return f"{interval.lower:.2f} to {interval.upper:.2f}"
+
+
+def _p(p_value: float) -> str:
+    return p_text(p_value).removeprefix("p").removeprefix(" = ").strip()
