@@ -11,7 +11,7 @@ import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import hydra
 from hydra.core.config_store import ConfigStore
@@ -55,6 +55,8 @@ def run_command(
             _fail(str(error).splitlines())
         except KeyboardInterrupt:
             sys.exit(INTERRUPTED)
+        except BrokenPipeError:
+            _leave_quietly()
 
     application = hydra.main(version_base="1.3", config_path=CONF_DIR, config_name=name)(guarded)
     try:
@@ -66,9 +68,7 @@ def run_command(
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
-        # Whoever read our output has left (`| head`); keep Python from complaining about it once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+        _leave_quietly()
     sys.exit(max(statuses, default=0))
 
 
@@ -77,7 +77,13 @@ def command_line(module: str) -> str:
     return shlex.join(["python", "-m", module, *sys.argv[1:]])
 
 
-def _fail(problems: list[str]) -> None:
+def _leave_quietly() -> NoReturn:
+    """End, as whoever read our output has left (`| head`), without Python complaining about it once more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(1)
+
+
+def _fail(problems: list[str]) -> NoReturn:
     heading = "error: " if len(problems) == 1 else f"error: {len(problems)} mistakes\n  "
     print(heading + "\n  ".join(problems), file=sys.stderr)
     sys.exit(2)
