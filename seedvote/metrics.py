@@ -1,8 +1,7 @@
-"""Scores of decisions and of probabilities; arrays in, numbers out.
+"""Scores of decisions and of probabilities; arrays in, numbers out. ``seedvote.stats`` has what ``compare`` needs.
 
 Written in numpy, as each is a line or two and importing ``sklearn.metrics`` would take longer than any; the
-tests hold them against scikit-learn and scipy. A score that is not defined (the deviation of one value, the
-disagreement of one member) is ``None``, never NaN.
+tests hold them against scikit-learn and scipy. A deviation that is not defined is ``None``, never NaN.
 """
 
 from __future__ import annotations
@@ -17,7 +16,6 @@ from scipy.special import entr
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
-_SMALLEST_PROBABILITY = float(np.finfo(np.float64).eps)
 _ROW_SUM_TOLERANCE = 1e-4  # float32 rounding over a thousand classes stays below it; logits do not
 
 
@@ -79,26 +77,6 @@ def mean_and_deviation(values: Iterable[float]) -> tuple[float, float | None]:
     return statistics.mean(numbers), statistics.stdev(numbers) if len(numbers) > 1 else None
 
 
-def negative_log_likelihood(probabilities: ArrayLike, targets: ArrayLike) -> float:
-    """Mean ``-log p(target)`` over samples, in nats.
-
-    Probabilities below 2.2e-16 (the float64 machine epsilon, as in scikit-learn's ``log_loss``) count as
-    that, so one impossible outcome costs 36.04 nats and not infinity.
-
-    probabilities: ``[S, C]``, rows sum to 1. targets: ``[S]``, true classes. Raises ``ValueError`` for wrong
-    shapes, targets outside ``0 .. C-1`` and rows that are no probabilities.
-    """
-    rows = _checked_probabilities(probabilities)
-    true = _checked_targets(targets)
-    if len(true) != len(rows) or true.max() >= rows.shape[1]:
-        raise ValueError(
-            f"targets must be {len(rows)} classes in 0 .. {rows.shape[1] - 1} to fit the probabilities, "
-            f"but there are {len(true)}, up to {true.max()}."
-        )
-    chosen = rows[np.arange(len(rows)), true]
-    return float(-np.log(np.clip(chosen, _SMALLEST_PROBABILITY, 1.0)).mean()) + 0.0
-
-
 def won_and_lost(vote_labels: ArrayLike, reference_labels: ArrayLike, targets: ArrayLike) -> tuple[Integers, Integers]:
     """Samples that the vote wins and loses against a reference, as ascending indices ``(won, lost)``.
 
@@ -121,25 +99,6 @@ def entropy(probabilities: ArrayLike) -> Floats:
     """
     entropies: Floats = entr(_checked_probabilities(probabilities)).sum(axis=1)
     return entropies
-
-
-def disagreement(labels: ArrayLike) -> float | None:
-    """Mean over all pairs of members of the fraction of samples they decide differently, in 0 .. 1.
-
-    ``2 / (M (M - 1)) sum_{a < b} mean_s [labels_as != labels_bs]``; ``None`` for one member.
-    labels: ``[M, S]``, each member's decisions. Raises ``ValueError`` for wrong shapes.
-    """
-    decisions = np.asarray(labels)
-    if decisions.ndim != 2 or 0 in decisions.shape or decisions.dtype.kind not in "iu":
-        raise ValueError(
-            "labels must be class indices of shape [members, samples] with at least one of each, "
-            f"but they are {decisions.dtype} of shape {list(decisions.shape)}."
-        )
-    members, samples = decisions.shape
-    if members == 1:
-        return None
-    different = sum(int((decisions[m + 1 :] != decisions[m]).sum()) for m in range(members - 1))
-    return float(different / (members * (members - 1) // 2 * samples))
 
 
 def _checked_targets(targets: ArrayLike) -> Integers:

@@ -10,18 +10,14 @@ import pytest
 import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.spatial.distance import pdist
-from scipy.special import softmax
-from sklearn.metrics import accuracy_score, log_loss
+from sklearn.metrics import accuracy_score
 
 from seedvote.metrics import (
     accuracy,
-    disagreement,
     entropy,
     mean_and_deviation,
     member_accuracies,
     member_labels,
-    negative_log_likelihood,
     won_and_lost,
 )
 
@@ -78,21 +74,6 @@ def test_mean_and_deviation_want_finite_values(values):
         mean_and_deviation(values)
 
 
-def test_negative_log_likelihood_is_scikit_learns(generator):
-    probabilities, targets = softmax(generator.normal(size=(300, 4)), axis=1), generator.integers(0, 4, 300)
-    expected = log_loss(targets, probabilities, labels=range(4))
-    assert negative_log_likelihood(probabilities, targets) == pytest.approx(expected, rel=1e-13)
-
-
-def test_negative_log_likelihood_in_nats_and_clipped():
-    assert negative_log_likelihood([[0.5, 0.5], [0.25, 0.75]], [0, 0]) == pytest.approx(1.5 * math.log(2))
-    impossible = negative_log_likelihood([[0.0, 1.0]], [0])
-    assert impossible == pytest.approx(36.04365338911715, rel=1e-15)
-    assert impossible == pytest.approx(log_loss([0], [[0.0, 1.0]], labels=[0, 1]), rel=1e-15)
-    certain = negative_log_likelihood([[0.0, 1.0]], [1])
-    assert (certain, math.copysign(1, certain)) == (0.0, 1.0)
-
-
 def test_won_and_lost_by_hand():
     targets = [0, 1, 2, 0, 1, 2]
     vote = [0, 1, 2, 1, 0, -1]
@@ -127,19 +108,6 @@ def test_entropy_of_known_rows():
     np.testing.assert_allclose(entropy(rows), [0, math.log(2), math.log(4)], rtol=0, atol=1e-15)
 
 
-@pytest.mark.parametrize("members", [2, 3, 10])
-def test_disagreement_is_the_mean_pairwise_hamming_distance(generator, members):
-    labels = generator.integers(0, 4, size=(members, 300))
-    assert disagreement(labels) == pytest.approx(pdist(labels, "hamming").mean(), rel=1e-13)
-
-
-def test_disagreement_of_known_members():
-    assert disagreement([[0, 1, 2, 3]]) is None
-    assert disagreement([[0, 1], [0, 1], [0, 1]]) == 0.0
-    assert disagreement([[0, 0, 0, 0], [0, 0, 0, 1]]) == 0.25
-    assert disagreement([[0], [1], [2]]) == 1.0
-
-
 @pytest.mark.parametrize(
     ("call", "sentence"),
     [
@@ -155,10 +123,6 @@ def test_disagreement_of_known_members():
         (lambda: entropy([[0.5, 0.5], [2.0, -1.0]]), "but sample 1 is otherwise: apply a softmax"),
         (lambda: entropy([[0.5, 0.4]]), "but sample 0 is otherwise"),
         (lambda: entropy([[0.5, np.nan]]), "but sample 0 is otherwise"),
-        (lambda: negative_log_likelihood([[0.5, 0.5]], [2]), "classes in 0 .. 1 to fit the probabilities"),
-        (lambda: negative_log_likelihood([[0.5, 0.5]], [0, 1]), "but there are 2, up to 1."),
-        (lambda: disagreement([0, 1]), "labels must be class indices of shape [members, samples]"),
-        (lambda: disagreement([[0.5]]), "but they are float64 of shape [1, 1]."),
     ],
 )
 def test_mistakes_are_named(call, sentence):
