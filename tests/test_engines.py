@@ -94,6 +94,20 @@ def test_members_are_those_of_the_plain_loop(name, model, small_digits):
     assert same(members(ENGINES[name](), [4, 5], recipe, small_digits)[5].state, expected.state)
 
 
+@pytest.mark.parametrize("kind", [torch.optim.AdamW, torch.optim.SGD])
+def test_optimizers_that_round_by_place_get_each_members_own_part(kind, small_digits):
+    recipe = quick_recipe(
+        small_digits, clip_norm=0.5, build_optimizer=functools.partial(kind, lr=0.01, weight_decay=0.1, fused=True)
+    )
+    expected = members(Sequential(), [1, 2, 3], recipe, small_digits)
+    found = members(Fused(workers=1), [1, 2, 3], recipe, small_digits)
+    alone = members(Fused(workers=1), [3], recipe, small_digits)
+    assert same(alone[3].state, found[3].state)
+    for seed in (1, 2, 3):
+        assert distance(found[seed].state, expected[seed].state) < 1e-6
+    assert distance(found[1].state, found[2].state) > 1e-2
+
+
 def in_float64(recipe):
     return dataclasses.replace(recipe, build_model=functools.partial(recipes_module.doubled, recipe.build_model))
 

@@ -112,8 +112,7 @@ def _stacked(task: Task, width: int, recipe: Recipe, device: torch.device) -> Ca
     models = [initial_model(recipe, Streams(seed, recipe.vary, recipe.shared_seed)) for seed in task]
     seeds = fused.padded(list(task), models[0], width)
     network = Stacked([models[min(place, len(models) - 1)].to(device) for place in range(len(seeds))])
-    groups = training.parameter_groups(network.parameters.values(), recipe.decay_all, stacked=True)
-    optimizer = fused.elementwise(recipe.build_optimizer)(groups)
+    optimizer = fused.build_optimizer(recipe, network)
     scheduler = recipe.build_scheduler(optimizer, 100)
     streams = [Streams(seed, recipe.vary, recipe.shared_seed) for seed in seeds]
     return lambda batch: fused.train_epoch(1, network, optimizer, scheduler, recipe, batch, streams)

@@ -151,8 +151,7 @@ def train_group(
     stacked_seeds = padded(seeds, models[seeds[0]], width)
     streams = [Streams(seed, recipe.vary, recipe.shared_seed) for seed in stacked_seeds]
     network = Stacked([models[seed].to(device) for seed in stacked_seeds])
-    parameters = parameter_groups(network.parameters.values(), recipe.decay_all, stacked=True)
-    optimizer = elementwise(recipe.build_optimizer)(parameters)
+    optimizer = build_optimizer(recipe, network)
     total_steps = recipe.epochs * len(batches(torch.arange(len(data.train)), recipe.batch_size))
     scheduler = recipe.build_scheduler(optimizer, total_steps)
 
@@ -218,6 +217,7 @@ def train_epoch(
         losses.sum().backward()
         if recipe.clip_norm is not None:
             clip_members(network.parameters.values(), recipe.clip_norm)
+        network.hand_out_gradients()
         optimizer.step()
         scheduler.step()
         loss_sums += losses.detach() * labels.shape[1]
@@ -287,8 +287,13 @@ def clip_members(parameters: Iterable[nn.Parameter], largest: float) -> None:
         gradient.mul_(factors.view(-1, *(1,) * (gradient.ndim - 1)))
 
 
-def elementwise(build: Callable[..., torch.optim.Optimizer]) -> Callable[..., torch.optim.Optimizer]:
-    """Take ``fused=True`` out: such optimizers round by a number's place in memory, and so by the neighbours."""
+def build_optimizer(recipe: Recipe, network: Stacked) -> torch.optim.Optimizer:
+    """Build the recipe's optimizer over the stacked parameters.
+
+    One with ``fused=True`` treats the numbers at the end of a tensor by themselves and rounds them otherwise, so it
+    gets each member's own part of every tensor, which it takes in one pass all the same.
+    """
+    build: Callable[..., torch.optim.Optimizer] = recipe.build_optimizer
     if isinstance(build, functools.partial) and build.keywords.get("fused"):
-        return functools.partial(build, fused=False)
-    return build
+        return recipe.build_optimizer(parameter_groups(network.parts(), recipe.decay_all))
+    return build(parameter_groups(network.parameters.values(), recipe.decay_all, stacked=True))

@@ -61,6 +61,7 @@ class Stacked:
             for name, parameter in parameters.items()
         }
         self.buffers = {name: torch.stack([state[name] for state in states]) for name in buffers}
+        self._parts: dict[str, list[nn.Parameter]] = {}
         self._modules = dict(models[0].named_modules())
         try:
             self._nodes = list(fx.symbolic_trace(models[0]).graph.nodes)
@@ -72,6 +73,22 @@ class Stacked:
     def dtype(self) -> torch.dtype:
         """The kind of number that the networks compute with."""
         return next(iter(self.parameters.values())).dtype
+
+    def parts(self) -> list[nn.Parameter]:
+        """Return every member's own part of every parameter; they share its memory, and gradients are handed out."""
+        self._parts = {
+            name: [nn.Parameter(part, requires_grad=whole.requires_grad) for part in whole.detach().unbind(0)]
+            for name, whole in self.parameters.items()
+        }
+        return [part for parts in self._parts.values() for part in parts]
+
+    def hand_out_gradients(self) -> None:
+        """Move the gradients of the stacked parameters to the members' parts, if there are any."""
+        for name, parts in self._parts.items():
+            gradient, self.parameters[name].grad = self.parameters[name].grad, None
+            if gradient is not None:
+                for part, own in zip(parts, gradient.unbind(0), strict=True):
+                    part.grad = own
 
     def state(self, member: int) -> dict[str, Tensor]:
         """Copy one member's weights and buffers to the CPU, as its network's own ``state_dict`` names them."""
