@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from seedvote.data import digits, prepare
+from seedvote.inference import Ensemble
 from seedvote.types import Data, Source, Split
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -109,3 +110,18 @@ def runs(runs_trained_once: Path, workplace: Path) -> Path:
     """A copy of these runs under `checkpoints` in an empty working directory."""
     shutil.copytree(runs_trained_once, workplace / "checkpoints")
     return workplace / "checkpoints"
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The seeds whose networks were run on more than one sample, in order."""
+    seeds: list[int] = []
+    own = Ensemble.member_logits
+
+    def counted(self, position, inputs):
+        if len(inputs) > 1:
+            seeds.append(self.seeds[position])
+        return own(self, position, inputs)
+
+    monkeypatch.setattr(Ensemble, "member_logits", counted)
+    return seeds

@@ -18,7 +18,6 @@ import seedvote
 from seedvote.assembly import stored_data
 from seedvote.comparison import Comparison
 from seedvote.files import digest
-from seedvote.inference import Ensemble
 from seedvote.verdict import Verdict
 
 FIGURES = {"spread", "committees", "reliability", "disagreement", "selective", "pictures"}
@@ -53,21 +52,6 @@ def reported(runs_trained_once, tmp_path_factory):
 def without_pictures(monkeypatch):
     """Leave the figures and the page out, which take longest."""
     monkeypatch.setattr("seedvote.compare._write_pictures", lambda *_: None)
-
-
-@pytest.fixture
-def asked(monkeypatch):
-    """Seeds whose networks were run on a whole split."""
-    seeds = []
-    own = Ensemble.member_logits
-
-    def counted(self, position, inputs):
-        if len(inputs) > 1:
-            seeds.append(self.seeds[position])
-        return own(self, position, inputs)
-
-    monkeypatch.setattr(Ensemble, "member_logits", counted)
-    return seeds
 
 
 def test_everything_is_written(reported):

@@ -14,23 +14,8 @@ from safetensors.torch import save_file as save_weights
 
 from seedvote.assembly import stored_data
 from seedvote.files import digest
-from seedvote.inference import Ensemble, load
+from seedvote.inference import load
 from seedvote.logits import split_logits
-
-
-@pytest.fixture
-def asked(monkeypatch):
-    """The seeds whose networks were run on more than one sample, in order."""
-    seeds = []
-    own = Ensemble.member_logits
-
-    def counted(self, position, inputs):
-        if len(inputs) > 1:
-            seeds.append(self.seeds[position])
-        return own(self, position, inputs)
-
-    monkeypatch.setattr(Ensemble, "member_logits", counted)
-    return seeds
 
 
 @pytest.fixture
