@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import signal
 import tempfile
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -121,7 +122,7 @@ class _Crew:
         ours, theirs = SPAWN.Pipe()
         device = self._devices[place % len(self._devices)]
         process = SPAWN.Process(target=_work, args=(theirs, *self._work, device), daemon=True)
-        with _environment(ENVIRONMENT):
+        with _environment(ENVIRONMENT), _interrupt_ignored():
             process.start()
         theirs.close()
         ours.send(task)
@@ -224,6 +225,19 @@ def _devices(device: torch.device) -> list[str]:
     if device.type == "cuda" and device.index == torch.cuda.current_device():
         return [f"cuda:{index}" for index in range(torch.cuda.device_count())]
     return [str(device)]
+
+
+@contextmanager
+def _interrupt_ignored() -> Iterator[None]:
+    """Start processes that ignore Ctrl-C from their first moment: they inherit this, and importing torch takes long."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager
