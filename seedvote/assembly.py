@@ -12,10 +12,10 @@ from typing import Any
 from seedvote.config import PREPARATION_KEYS, TrainConfig, chosen_seeds, location_of, recipe_of, short_name
 from seedvote.data import network_inputs, prepare
 from seedvote.initialization import initial_model
+from seedvote.optimization import optimizer_state, parameter_groups
 from seedvote.seeding import Streams
-from seedvote.store import Run, RunRecord, recipe_hash
+from seedvote.store import Run, RunRecord, recipe_hash, unsaveable
 from seedvote.targets import bound_target, check_trusted, model_builder
-from seedvote.training import parameter_groups
 from seedvote.types import Data, Recipe, Source
 from seedvote.version import __version__
 
@@ -125,7 +125,7 @@ def versions() -> dict[str, str]:
 
 
 def _try_out(recipe: Recipe, data: Data) -> None:
-    """Take two samples through the network and build the optimizer, before anything is written."""
+    """Take two samples through the network and one step of the optimizer, before anything is written."""
     streams = Streams(0, recipe.vary, recipe.shared_seed)
     inputs = network_inputs(data.train.inputs[:2], data.normalization)
     shape = list(inputs.shape)
@@ -133,13 +133,19 @@ def _try_out(recipe: Recipe, data: Data) -> None:
         model = initial_model(recipe, streams)
         inputs = recipe.augment(inputs, streams.generator("augment", 0, 0))
         logits = model(inputs)
-        recipe.build_scheduler(recipe.build_optimizer(parameter_groups(model.parameters(), recipe.decay_all)), 10)
+        optimizer = recipe.build_optimizer(parameter_groups(model.parameters(), recipe.decay_all))
+        recipe.build_scheduler(optimizer, 10)
+        logits.sum().backward()
+        optimizer.step()
+        odd = unsaveable(optimizer_state(optimizer, dict(model.named_parameters())))
     except ValueError:
         raise
     except Exception as error:
         raise ValueError(
             f"the recipe fails on two samples of shape {shape}: {type(error).__name__}: {error}"
         ) from error
+    if odd:
+        raise ValueError(f"the optimizer's state cannot be saved, for a crash to be survived: {odd}: choose another")
     if list(logits.shape) != [2, len(data.classes)]:
         raise ValueError(
             f"the model must return logits [B, {len(data.classes)}], one for each class, "

@@ -32,6 +32,9 @@ LOCATION_KEYS = ("root", "file", "download", "cache", "workers")
 PREPARATION_KEYS = ("name", "validation", "test", "limit", "normalize")
 
 
+ON_DAMAGED = ("error", "retrain")
+
+
 @dataclass
 class TrainConfig:
     """The keys of ``conf/train.yaml``, which holds their defaults and says what they mean."""
@@ -52,6 +55,8 @@ class TrainConfig:
     threads: int | None = None
     run: str | None = None
     checkpoints: str = MISSING
+    save_every: float = MISSING
+    on_damaged: str = MISSING
     data: Any = MISSING
     augment: Any = MISSING
     model: Any = MISSING
@@ -204,6 +209,10 @@ def _train_problems(config: TrainConfig) -> list[str]:
         problems.append(f"label_smoothing must be at least 0 and below 1, got {config.label_smoothing}")
     if config.clip_norm is not None and not config.clip_norm > 0:
         problems.append(f"clip_norm must be above 0, or null for no clipping, got {config.clip_norm}")
+    if not config.save_every >= 0:
+        problems.append(f"save_every must be at least 0 seconds, got {config.save_every}")
+    if config.on_damaged not in ON_DAMAGED:
+        problems.append(unknown("on_damaged", config.on_damaged, ON_DAMAGED))
     problems += [unknown("stream in vary", name, STREAMS) for name in config.vary if name not in STREAMS]
     return problems + _seeds_problems(config.seeds) + _spec_problems(config) + _place_problems(config)
 

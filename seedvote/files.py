@@ -18,8 +18,17 @@ LARGEST_JSON = 64 * 2**20
 def replaced(path: Path) -> Iterator[Path]:
     """Give a temporary path to write to; put it in the place of ``path`` once it is safely on the disk.
 
-    If the block raises, ``path`` is untouched and the temporary file is removed.
+    If the block raises, ``path`` is untouched and the temporary file is removed; an ``OSError`` names ``path``.
     """
+    try:
+        with _replaced(path) as temporary:
+            yield temporary
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+
+
+@contextmanager
+def _replaced(path: Path) -> Iterator[Path]:
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     os.close(descriptor)
     temporary = Path(name)
@@ -35,11 +44,20 @@ def replaced(path: Path) -> Iterator[Path]:
     _sync_directory(path.parent)
 
 
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write a JSON object, whole or not at all; non-finite numbers are refused."""
-    text = json.dumps(value, indent=1, allow_nan=False) + "\n"
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file, whole or not at all."""
     with replaced(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_bytes(content)
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a JSON object, whole or not at all."""
+    write_bytes(path, json_text(value).encode())
+
+
+def json_text(value: Mapping[str, Any]) -> str:
+    """Return a JSON object as it is written to files; non-finite numbers are refused."""
+    return json.dumps(value, indent=1, allow_nan=False) + "\n"
 
 
 def read_json(path: Path) -> dict[str, Any]:

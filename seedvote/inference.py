@@ -156,6 +156,7 @@ def _usable_members(
     run: Run, model: nn.Module, seeds: Sequence[int]
 ) -> tuple[list[MemberRecord], list[dict[str, Tensor]], dict[int, str]]:
     members, states, bad = [], [], {}
+    size = sum(tensor.nbytes for tensor in model.state_dict().values())
     absent = run.missing(list(seeds))
     for seed in seeds:
         if seed in absent:
@@ -163,7 +164,7 @@ def _usable_members(
             continue
         try:
             member = read_member(run, seed)
-            state = read_weights(run, member)
+            state = read_weights(run, member, expected_bytes=size)
             _check_state(state, model, run.weights_path(seed))
         except ValueError as error:
             bad[seed] = str(error)

@@ -3,29 +3,35 @@
 from __future__ import annotations
 
 import shlex
+import signal
 import sys
+import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from seedvote.command import INTERRUPTED, command_line, run_command
+from seedvote.command import command_line, run_command
 from seedvote.config import TrainConfig, chosen_seeds, train_config
 
 # What imports torch is imported when it is needed, so that help and wrong command lines answer at once.
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from seedvote.store import Run
-    from seedvote.types import Data, Failure, Note, Progress, TrainedMember
+    import torch
+
+    from seedvote.store import Run, RunKeeper
+    from seedvote.types import Data, Engine, Event, Paused, Recipe
+
+PAUSE = 0.2  # seconds between looks at what other processes do
 
 
 def train(config: TrainConfig) -> int:
     """Train what is missing of the members that the config asks for; return the exit status."""
     import torch
 
-    from seedvote.assembly import build_recipe, load_data, run_name, run_record
+    from seedvote.assembly import build_recipe, load_data, run_name, run_record, versions
     from seedvote.config import location_of, recipe_of
     from seedvote.device import device_name, resolve_device
-    from seedvote.store import open_run
+    from seedvote.store import RunKeeper, open_run
     from seedvote.targets import bound_target
 
     device = resolve_device(config.device)
@@ -39,26 +45,91 @@ def train(config: TrainConfig) -> int:
     run = open_run(Path(config.checkpoints), config.run or run_name(record), record)
 
     seeds = chosen_seeds(config)
-    missing = run.missing(seeds)
-    _introduce(run, data, seeds, missing, device_name(device))
-    facts = {"device": device_name(device), "threads": torch.get_num_threads()}
+    _deal_with_damage(run, seeds, config.on_damaged)
+    _introduce(run, data, seeds, device_name(device))
+    facts = {"device": device_name(device), "threads": torch.get_num_threads(), "versions": versions()}
+    keeper = RunKeeper(run, facts, config.save_every)
     try:
-        _store(run, engine.train(missing, recipe, data, device), len(missing), config.epochs, facts)
+        stopped_by, paused = _train(run, engine, seeds, recipe, data, device, keeper)
     except KeyboardInterrupt:
-        left = run.missing(seeds)
-        print(
-            f"\ninterrupted: {len(seeds) - len(left)} of {len(seeds)} members are stored in {run.path}; "
-            f"the same command trains the rest:\n  {record.command}",
-            file=sys.stderr,
-        )
-        return INTERRUPTED
+        stopped_by, paused = signal.SIGINT, []
+    if stopped_by is not None:
+        _say_how_to_go_on(run, seeds, paused)
+        return 128 + stopped_by
     return _conclude(run, seeds, config)
 
 
-def _introduce(run: Run, data: Data, seeds: list[int], missing: list[int], device: str) -> None:
+def _deal_with_damage(run: Run, seeds: list[int], on_damaged: str) -> None:
+    """Look at every stored member; set damaged ones aside, to be trained anew, if that is what is wanted.
+
+    Raises:
+        ValueError: there are damaged members, and nobody said what is to be done about them.
+    """
+    from seedvote.store import check_member, set_aside
+
+    missing = set(run.missing(seeds))
+    damaged = {seed: check_member(run, seed) for seed in seeds if seed not in missing}
+    damaged = {seed: problem for seed, problem in damaged.items() if problem is not None}
+    if damaged and on_damaged == "error":
+        raise ValueError(
+            "\n".join(f"seed {seed}: {problem}" for seed, problem in damaged.items())
+            + "\nadd on_damaged=retrain to train these members anew; the damaged files are then kept under another name"
+        )
+    for seed, problem in damaged.items():
+        kept = [set_aside(path) for path in (run.record_path(seed), run.weights_path(seed))]
+        names = ", ".join(path.name for path in kept if path is not None)
+        print(f"damaged    seed {seed} is trained anew: {problem}; kept as {names}")
+
+
+def _train(
+    run: Run, engine: Engine, seeds: list[int], recipe: Recipe, data: Data, device: torch.device, keeper: RunKeeper
+) -> tuple[int | None, list[Paused]]:
+    """Train until each member is there or has failed, or a signal asks to stop; return it and whom it stopped."""
+    from seedvote.interruption import deferred, requested
+    from seedvote.types import Failure, Paused
+
+    failed: set[int] = set()
+    paused: list[Paused] = []
+    with deferred():
+        while missing := [seed for seed in run.missing(seeds) if seed not in failed]:
+            for event in _shown(run, engine.train(missing, recipe, data, device, keeper), len(missing), recipe.epochs):
+                if isinstance(event, Failure) and not event.retried:
+                    failed.add(event.seed)
+                elif isinstance(event, Paused):
+                    paused.append(event)
+            if requested() is None:
+                _wait_for_others(run, [seed for seed in run.missing(seeds) if seed not in failed])
+            if requested() is not None:
+                break
+        return requested(), paused
+
+
+def _wait_for_others(run: Run, seeds: list[int]) -> None:
+    """Wait while other processes hold all of some members, until one is done or let go of."""
+    from seedvote.errors import listed
+    from seedvote.interruption import requested
+    from seedvote.store import is_claimed
+
+    if seeds and all(is_claimed(run, seed) for seed in seeds):
+        print(f"waiting    for another process, which trains seeds {listed(seeds)}", flush=True)
+        while requested() is None and run.missing(seeds) == seeds and all(is_claimed(run, seed) for seed in seeds):
+            time.sleep(PAUSE)
+
+
+def _say_how_to_go_on(run: Run, seeds: list[int], paused: list[Paused]) -> None:
+    left = run.missing(seeds)
+    print(f"\ninterrupted: {len(seeds) - len(left)} of {len(seeds)} members are stored in {run.path}", file=sys.stderr)
+    for member in sorted(paused, key=lambda member: member.seed):
+        steps = f" and {member.steps} steps" if member.steps else ""
+        print(f"  seed {member.seed} is saved after {member.epochs} epochs{steps}", file=sys.stderr)
+    print(f"the same command goes on from there:\n  {run.record.command}", file=sys.stderr)
+
+
+def _introduce(run: Run, data: Data, seeds: list[int], device: str) -> None:
     from seedvote.errors import listed
     from seedvote.report import SAMPLE
 
+    missing = run.missing(seeds)
     print(f"run        {run.path}{'   ' + SAMPLE if data.sample else ''}")
     print(
         f"data       {data.name}: {len(data.train)} train, {len(data.validation)} validation, "
@@ -73,20 +144,12 @@ def _introduce(run: Run, data: Data, seeds: list[int], missing: list[int], devic
     print(f"device     {device}", flush=True)
 
 
-def _store(
-    run: Run,
-    events: Iterator[Progress | TrainedMember | Failure | Note],
-    members: int,
-    epochs: int,
-    facts: dict[str, Any],
-) -> None:
-    """Write each member as soon as it is trained, and show how far things are."""
-    from seedvote.assembly import now, versions
+def _shown(run: Run, events: Iterator[Event], members: int, epochs: int) -> Iterator[Event]:
+    """Pass on what happens, and show how far things are."""
     from seedvote.report import ProgressBars, member_line
-    from seedvote.store import write_member
-    from seedvote.types import Failure, Note, Progress
+    from seedvote.store import read_member
+    from seedvote.types import Failure, Note, Progress, TrainedMember
 
-    facts = {**facts, "versions": versions()}
     bars = ProgressBars(members, epochs)
     try:
         for event in events:
@@ -100,9 +163,9 @@ def _store(
                     bars.note(f"{line}; trying it once more")
                 else:
                     bars.member(event.seed, line)
-            else:
-                record = write_member(run, event, {**facts, "finished": now()})
-                bars.member(event.seed, member_line(record))
+            elif isinstance(event, TrainedMember):
+                bars.member(event.seed, member_line(read_member(run, event.seed)))
+            yield event
     finally:
         bars.close()
 

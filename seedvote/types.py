@@ -6,6 +6,7 @@ Axis letters used throughout: ``M`` members, ``S`` samples, ``C`` classes, ``B``
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -147,11 +148,77 @@ class TrainedMember:
 
 
 @dataclass(frozen=True)
+class Snapshot:
+    """Where a member in training stands: all that going on from here needs. Random draws follow from the seed.
+
+    history: the epochs that are over. step, loss_sum, epoch_seconds: how many steps of the next epoch were taken, the
+    sum of their samples' losses (nats), and how long they took. state: weights and buffers. kept, kept_epoch: what the
+    member would be if it stopped now. optimizer: its state by parameter name; groups: the numbers of its parameter
+    groups. seconds: of computing so far.
+    """
+
+    history: tuple[EpochRecord, ...]
+    step: int
+    loss_sum: Tensor
+    epoch_seconds: float
+    state: Mapping[str, Tensor]
+    kept: Mapping[str, Tensor]
+    kept_epoch: int
+    optimizer: Mapping[str, Mapping[str, Any]]
+    groups: list[dict[str, Any]]
+    seconds: float
+
+
+class Keeper(Protocol):
+    """Where members are kept while they train and when they are done, as engines and the training loop see it."""
+
+    def claim(self, seeds: Sequence[int]) -> AbstractContextManager[list[int]]:
+        """Hold members for this process alone; give those that nobody else holds and that are not done."""
+        ...
+
+    def load(self, seed: int) -> Snapshot | None:
+        """Return where a member stood when it was last saved."""
+        ...
+
+    def due(self, epoch_over: bool) -> bool:
+        """Say whether it is time to save the members that are held."""
+        ...
+
+    def save(self, snapshots: Mapping[int, Snapshot]) -> None:
+        """Save where members stand, by seed."""
+        ...
+
+    def finish(self, member: TrainedMember) -> None:
+        """Store a member whose training is over."""
+        ...
+
+    def notes(self) -> list[str]:
+        """Return what the user should know of what was found, once."""
+        ...
+
+
+@dataclass(frozen=True)
 class Progress:
     """One finished epoch of one member."""
 
     seed: int
     record: EpochRecord
+
+
+@dataclass(frozen=True)
+class Paused:
+    """A member whose training was told to stop on the way; it is saved after so many epochs and steps."""
+
+    seed: int
+    epochs: int
+    steps: int
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """A member that another process trains, or has trained in the meantime."""
+
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -173,15 +240,18 @@ class Note:
     text: str
 
 
+Event = Progress | TrainedMember | Paused | Elsewhere | Failure | Note
+
+
 class Engine(Protocol):
     """A way to train many members; what a member becomes does not depend on the others.
 
-    ``train`` yields a ``Progress`` after each epoch and, last for each seed, a ``TrainedMember`` or a ``Failure``;
-    the seeds in any order.
+    ``train`` yields a ``Progress`` after each epoch and, last for each seed, a ``TrainedMember``, a ``Paused``, an
+    ``Elsewhere`` or a ``Failure``; the seeds in any order.
     """
 
     def train(
-        self, seeds: Sequence[int], recipe: Recipe, data: Data, device: torch.device
-    ) -> Iterator[Progress | TrainedMember | Failure | Note]:
+        self, seeds: Sequence[int], recipe: Recipe, data: Data, device: torch.device, keeper: Keeper
+    ) -> Iterator[Event]:
         """Train one member for each seed."""
         ...

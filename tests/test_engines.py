@@ -12,7 +12,7 @@ import torch
 import recipes as recipes_module
 from recipes import quick_recipe
 from seedvote import augmentation, models, schedules
-from seedvote.engines import fused
+from seedvote.engines import fused, group
 from seedvote.engines.auto import Auto, estimates
 from seedvote.engines.fused import Fused, groups
 from seedvote.engines.process import Process
@@ -283,8 +283,8 @@ def test_what_rounds_otherwise_is_found_out(small_digits, monkeypatch):
         members(Fused(workers=1), [0], recipe, small_digits)[0].state,
         members(Sequential(), [0], recipe, small_digits)[0].state,
     )
-    whole = fused.member_losses
-    monkeypatch.setattr(fused, "member_losses", lambda *values, **more: whole(*values, **more) * (1 + 1e-6))
+    whole = group.member_losses
+    monkeypatch.setattr(group, "member_losses", lambda *values, **more: whole(*values, **more) * (1 + 1e-6))
     assert not fused.rounds_alike(recipe, small_digits)
 
 

@@ -12,8 +12,8 @@ PACKAGE = ROOT / "seedvote"
 
 LAYERS = [
     {"types", "errors", "version"},
-    {"config", "targets", "seeding", "models", "schedules", "device", "files", "stats"},
-    {"data", "augmentation", "initialization", "voting", "metrics", "store"},
+    {"config", "targets", "seeding", "models", "schedules", "device", "files", "interruption", "stats"},
+    {"data", "augmentation", "course", "initialization", "metrics", "optimization", "store", "voting"},
     {"training", "inference", "comparison"},
     {"engines", "report", "predictions", "logits", "figures"},
     {"assembly", "command", "verdict"},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import dataclasses
 import os
 
 import numpy as np
@@ -16,6 +16,8 @@ from seedvote.assembly import stored_data
 from seedvote.files import digest
 from seedvote.inference import load
 from seedvote.logits import split_logits
+from seedvote.store import read_member
+from seedvote.store.records import write_record
 
 
 @pytest.fixture
@@ -103,8 +105,7 @@ def test_another_checkpoint_under_the_same_seed_is_noticed(once, asked):
     ensemble, data, found, path = once
     weights, record = path.with_name("model.safetensors"), path.with_name("member.json")
     save_weights({name: 2 * tensor for name, tensor in load_file(weights).items()}, weights)
-    values = json.loads(record.read_text())
-    record.write_text(json.dumps({**values, "sha256": digest(weights)}))
+    write_record(record, dataclasses.replace(read_member(ensemble.run, 2), sha256=digest(weights)))
     asked.clear()
     again = split_logits(load(ensemble.run.path), data.test, "test")
     assert asked == [2]

@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import shutil
 
 import pytest
@@ -151,7 +152,7 @@ def test_a_member_counts_only_once_its_record_is_written(run, monkeypatch):
     def fails(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("seedvote.store.write_json", fails)
+    monkeypatch.setattr("seedvote.store.members.write_record", fails)
     with pytest.raises(OSError, match="No space"):
         write_member(run, member(1), FACTS)
     assert run.missing([0, 1]) == [1]
@@ -164,8 +165,8 @@ def damaged(run, name, change):
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data(), name=st.sampled_from(["model.safetensors", "member.json", "run.json"]))
-def test_damage_to_any_file_is_noticed_or_harmless(run, data, name):
-    """A byte changed or a file cut short: what is read is what was written, or an error names the file."""
+def test_damage_to_any_file_is_noticed(run, data, name):
+    """A byte changed or a file cut short: an error names the file."""
     path = run.path / name if name == "run.json" else run.member_path(0) / name
     whole = path.read_bytes()
     place = data.draw(st.integers(0, len(whole) - 1))
@@ -175,12 +176,8 @@ def test_damage_to_any_file_is_noticed_or_harmless(run, data, name):
         byte = whole[place] ^ data.draw(st.integers(1, 255))
         path.write_bytes(whole[:place] + bytes([byte]) + whole[place + 1 :])
     try:
-        weights = read_weights(run, read_member(read_run(run.path), 0))
-    except ValueError as error:
-        assert str(path) in str(error) or name == "member.json"  # noqa: PT017
-    else:
-        assert name != "model.safetensors"
-        assert torch.equal(weights["weight"], member(0).state["weight"])
+        with pytest.raises(ValueError, match=re.escape(name)):
+            read_weights(run, read_member(read_run(run.path), 0))
     finally:
         path.write_bytes(whole)
 
@@ -204,7 +201,7 @@ def test_a_member_directory_that_was_moved_is_refused(run):
         ("[1]", "holds a list where an object was wanted"),
         ("[" * 100_000, "not valid JSON"),
         ("{", "not valid JSON"),
-        ('{"format": 99}', "has format 99, this seedvote reads 1"),
+        ('{"format": 99}', "has format 99, this seedvote reads 2"),
         ("\udcff", "not valid JSON"),
     ],
 )

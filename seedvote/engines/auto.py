@@ -11,14 +11,18 @@ from dataclasses import dataclass
 import torch
 
 from seedvote import training
+from seedvote.course import Course, steps_an_epoch
 from seedvote.engines import fused
+from seedvote.engines.group import Lap, standing_group, train_epoch
+from seedvote.engines.keeping import Task
 from seedvote.engines.process import Process
 from seedvote.engines.sequential import Sequential
-from seedvote.engines.stacked import Stacked
-from seedvote.engines.workers import Task, worker_count
+from seedvote.engines.workers import worker_count
 from seedvote.initialization import initial_model
+from seedvote.optimization import parameter_groups
 from seedvote.seeding import Streams, restored_generators
-from seedvote.types import Data, Engine, Failure, Note, Progress, Recipe, Split, TrainedMember
+from seedvote.training import UNKEPT
+from seedvote.types import Data, Engine, Event, Keeper, Note, Recipe, Split
 
 STARTING_A_WORKER = 8.0  # seconds, mostly importing torch
 NOT_WORTH_TIMING = 5.0  # seconds of training, of which timing would take more than it could save
@@ -46,8 +50,8 @@ class Auto:
     name: str = "auto"
 
     def train(
-        self, seeds: Sequence[int], recipe: Recipe, data: Data, device: torch.device
-    ) -> Iterator[Progress | TrainedMember | Failure | Note]:
+        self, seeds: Sequence[int], recipe: Recipe, data: Data, device: torch.device, keeper: Keeper = UNKEPT
+    ) -> Iterator[Event]:
         """Train one member for each seed with the quickest engine, and say which that is."""
         if not seeds:
             return
@@ -57,12 +61,12 @@ class Auto:
             f"{choice.label} {choice.seconds / best.seconds:.1f} x" for choice in choices if choice is not best
         )
         yield Note(f"engine     {best.label}, about {best.seconds:.0f} s" + (f" ({slower} as long)" if slower else ""))
-        yield from best.engine.train(seeds, recipe, data, device)
+        yield from best.engine.train(seeds, recipe, data, device, keeper)
 
 
 def estimates(members: int, recipe: Recipe, data: Data, device: torch.device, exact: bool) -> list[Choice]:
     """Return every eligible engine with the time that it would take, from a few timed steps of each."""
-    steps = recipe.epochs * len(training.batches(torch.arange(len(data.train)), recipe.batch_size))
+    steps = recipe.epochs * steps_an_epoch(recipe, data)
     alone = steps * seconds_a_step(_alone(recipe, device), recipe, data)
     choices = [Choice(Sequential(), "sequential", members * alone)]
     workers = worker_count(device)
@@ -76,7 +80,7 @@ def estimates(members: int, recipe: Recipe, data: Data, device: torch.device, ex
         width = fused.default_width(recipe)
         for count in sorted({1, crowd}):
             tasks = fused.groups(range(members), width, count)
-            group = steps * seconds_a_step(_stacked(tasks[0], width, recipe, device), recipe, data)
+            group = steps * seconds_a_step(_stacked(tasks[0], width, recipe, data, device), recipe, data)
             label = "fused" if count == 1 else f"fused in {count} processes"
             start = STARTING_A_WORKER if count > 1 else 0.0
             choices.append(Choice(fused.Fused(workers=count), label, start + -(-len(tasks) // count) * group))
@@ -87,7 +91,7 @@ def _may_stack(recipe: Recipe, data: Data, exact: bool) -> bool:
     return fused.why_not_stackable(recipe, data) is None and (not exact or fused.rounds_alike(recipe, data))
 
 
-def seconds_a_step(epoch: Callable[[Data], object], recipe: Recipe, data: Data) -> float:
+def seconds_a_step(epoch: Callable[[Data], Iterator[None]], recipe: Recipe, data: Data) -> float:
     """Return how long one training step takes, the median over a few after the first ones."""
     count = recipe.batch_size
     batch = dataclasses.replace(data, train=Split(data.train.inputs[:count], data.train.labels[:count]))
@@ -95,24 +99,26 @@ def seconds_a_step(epoch: Callable[[Data], object], recipe: Recipe, data: Data) 
     for _ in range(WARM_UP + TIMED):
         started = time.perf_counter()
         with restored_generators(data.train.inputs.device):
-            epoch(batch)
+            list(epoch(batch))
         times.append(time.perf_counter() - started)
     return statistics.median(times[WARM_UP:])
 
 
-def _alone(recipe: Recipe, device: torch.device) -> Callable[[Data], object]:
+def _alone(recipe: Recipe, device: torch.device) -> Callable[[Data], Iterator[None]]:
     streams = Streams(0, recipe.vary, recipe.shared_seed)
     model = initial_model(recipe, streams).to(device).to(memory_format=torch.channels_last)
-    optimizer = recipe.build_optimizer(training.parameter_groups(model.parameters(), recipe.decay_all))
+    optimizer = recipe.build_optimizer(parameter_groups(model.parameters(), recipe.decay_all))
     scheduler = recipe.build_scheduler(optimizer, 100)
-    return lambda batch: training.train_epoch(1, model, optimizer, scheduler, recipe, batch, streams)
+    return lambda batch: training.train_epoch(Course(0, None, {}), model, optimizer, scheduler, recipe, batch, streams)
 
 
-def _stacked(task: Task, width: int, recipe: Recipe, device: torch.device) -> Callable[[Data], object]:
-    models = [initial_model(recipe, Streams(seed, recipe.vary, recipe.shared_seed)) for seed in task]
-    seeds = fused.padded(list(task), models[0], width)
-    network = Stacked([models[min(place, len(models) - 1)].to(device) for place in range(len(seeds))])
-    optimizer = fused.build_optimizer(recipe, network)
-    scheduler = recipe.build_scheduler(optimizer, 100)
-    streams = [Streams(seed, recipe.vary, recipe.shared_seed) for seed in seeds]
-    return lambda batch: fused.train_epoch(1, network, optimizer, scheduler, recipe, batch, streams)
+def _stacked(
+    task: Task, width: int, recipe: Recipe, data: Data, device: torch.device
+) -> Callable[[Data], Iterator[None]]:
+    group = standing_group(dict.fromkeys(task), recipe, data, device, width)
+
+    def epoch(batch: Data) -> Iterator[None]:
+        group.lap = Lap(1, 0, torch.zeros_like(group.lap.loss_sums))
+        return train_epoch(group, recipe, batch)
+
+    return epoch

@@ -9,23 +9,26 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 
 from seedvote.data import network_inputs
+from seedvote.engines.group import dropout_masks, side_by_side, train_together
+from seedvote.engines.keeping import Task, train_task
+from seedvote.engines.memory import is_out_of_memory, release_memory
 from seedvote.engines.process import Process
 from seedvote.engines.stacked import NotStackable, Stacked
-from seedvote.engines.workers import Task, train_in_processes, worker_count
+from seedvote.engines.workers import train_in_processes, worker_count
+from seedvote.errors import listed
 from seedvote.initialization import initial_model
+from seedvote.interruption import requested
 from seedvote.seeding import Streams, restored_generators, seed_device
-from seedvote.training import EVALUATION_BATCH, Course, batches, on_device, parameter_groups, train_member
-from seedvote.types import Data, EpochRecord, Failure, Note, Progress, Recipe, Split, TrainedMember
+from seedvote.training import UNKEPT, on_device, train_member
+from seedvote.types import Data, Event, Keeper, Note, Recipe, Snapshot, Split, TrainedMember
 
 # The activations of many convolutional members no longer fit the cache; linear layers gain by more members for longer.
 LINEAR_WIDTH = 16
@@ -52,8 +55,8 @@ class Fused:
                 raise ValueError(f"engine.{key} must be at least 1, or null, got {value}")
 
     def train(
-        self, seeds: Sequence[int], recipe: Recipe, data: Data, device: torch.device
-    ) -> Iterator[Progress | TrainedMember | Failure | Note]:
+        self, seeds: Sequence[int], recipe: Recipe, data: Data, device: torch.device, keeper: Keeper = UNKEPT
+    ) -> Iterator[Event]:
         """Train one member for each seed.
 
         A network that cannot be stacked is left to ``Process``, with a note that says why.
@@ -63,7 +66,7 @@ class Fused:
         reason = why_not_stackable(recipe, data)
         if reason is not None:
             yield Note(f"engine=fused cannot train this network: {reason}; engine=process is taken instead")
-            yield from Process(self.workers).train(seeds, recipe, data, device)
+            yield from Process(self.workers).train(seeds, recipe, data, device, keeper)
             return
         width = self.width or default_width(recipe)
         workers = self.workers or worker_count(device)
@@ -71,9 +74,11 @@ class Fused:
         if workers == 1 or len(tasks) == 1:
             data = on_device(data, device)
             for task in tasks:
-                yield from trainer(task, recipe, data, device)
+                if requested() is not None:
+                    return
+                yield from train_task(trainer, task, recipe, data, device, keeper)
         else:
-            yield from train_in_processes(tasks, trainer, workers, recipe, data, device)
+            yield from train_in_processes(tasks, trainer, workers, recipe, data, device, keeper)
 
 
 def default_width(recipe: Recipe) -> int:
@@ -140,160 +145,42 @@ def rounds_alike(recipe: Recipe, data: Data) -> bool:
 
 
 def train_group(
-    seeds: Sequence[int], recipe: Recipe, data: Data, device: torch.device, width: int = 1
-) -> Iterator[Progress | TrainedMember]:
-    """Train the members of some seeds as one; compare ``seedvote.training.train_member``.
+    seeds: Sequence[int], recipe: Recipe, data: Data, device: torch.device, keeper: Keeper = UNKEPT, width: int = 1
+) -> Iterator[Event]:
+    """Train the members of some seeds as one; a group that does not fit the memory is cut in halves.
 
-    width: how many members are stacked at least, where there are convolutions: the last seed has twins then.
+    width: how many members are stacked at least, where there are convolutions.
     """
-    started = time.perf_counter()
-    models = {seed: initial_model(recipe, Streams(seed, recipe.vary, recipe.shared_seed)) for seed in seeds}
-    stacked_seeds = padded(seeds, models[seeds[0]], width)
-    streams = [Streams(seed, recipe.vary, recipe.shared_seed) for seed in stacked_seeds]
-    network = Stacked([models[seed].to(device) for seed in stacked_seeds])
-    optimizer = build_optimizer(recipe, network)
-    total_steps = recipe.epochs * len(batches(torch.arange(len(data.train)), recipe.batch_size))
-    scheduler = recipe.build_scheduler(optimizer, total_steps)
-
-    courses = {place: Course(seed, recipe.patience, network.state(place)) for place, seed in enumerate(seeds)}
-    for epoch in range(1, recipe.epochs + 1):
-        epoch_started = time.perf_counter()
-        with restored_generators(device):
-            train_losses = train_epoch(epoch, network, optimizer, scheduler, recipe, data, streams)
-        learning_rate = optimizer.param_groups[0]["lr"]
-        validation_losses, accuracies = evaluate(network, data.validation, data)
-        seconds = (time.perf_counter() - epoch_started) / len(seeds)
-        for place, course in list(courses.items()):
-            losses = train_losses[place], validation_losses[place]
-            record = EpochRecord(epoch, *losses, accuracies[place], learning_rate, seconds)
-            if course.goes_on(record, network.state(place)):
-                yield Progress(course.seed, record)
-            if course.over or epoch == recipe.epochs:
-                member = courses.pop(place).member((time.perf_counter() - started) / len(seeds))
-                yield dataclasses.replace(member, engine="fused")
-        if not courses:
+    undone = list(seeds)
+    try:
+        for together in equally_far(seeds, keeper):
+            for event in train_together(together, recipe, data, device, keeper, width):
+                if isinstance(event, TrainedMember):
+                    undone.remove(event.seed)
+                yield event
+            if requested() is not None:
+                return
+        return
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error) or max(len(undone), width) == 1:
+            raise
+    # Not inside `except`, where the traceback would still hold every tensor of the group.
+    release_memory(device)
+    width = math.ceil(max(len(undone), width) / 2)
+    yield Note(
+        f"the stacked members of seeds {listed(undone)} do not fit the memory: going on with engine.width={width}"
+    )
+    for half in groups(undone, width, 1):
+        yield from train_group(half, recipe, data, device, keeper, width)
+        if requested() is not None:
             return
 
 
-def padded(seeds: Sequence[int], model: nn.Module, width: int) -> list[int]:
-    """Repeat the last seed until a group of convolutional members is ``width`` wide.
-
-    Grouped convolutions and per-channel layers may round by how many channels there are in all; in groups that are
-    always equally wide a member comes out the same, however many there are.
-    """
-    if any(isinstance(module, nn.Conv2d) for module in model.modules()):
-        return [*seeds, *[seeds[-1]] * (width - len(seeds))]
-    return list(seeds)
-
-
-def train_epoch(
-    epoch: int,
-    network: Stacked,
-    optimizer: torch.optim.Optimizer,
-    scheduler: torch.optim.lr_scheduler.LRScheduler,
-    recipe: Recipe,
-    data: Data,
-    streams: Sequence[Streams],
-) -> list[float]:
-    """Go once through the training split, each member in its own order; return the members' mean losses in nats."""
-    device = data.train.inputs.device
-    orders = [torch.from_numpy(own.generator("order", epoch).permutation(len(data.train))) for own in streams]
-    loss_sums, seen = torch.zeros(network.count, device=device), 0
-    cuts = zip(*(batches(order.to(device), recipe.batch_size) for order in orders), strict=True)
-    for step, chosen in enumerate(cuts):
-        inputs = [
-            recipe.augment(
-                network_inputs(data.train.inputs[own], data.normalization, network.dtype),
-                stream.generator("augment", epoch, step),
-            )
-            for own, stream in zip(chosen, streams, strict=True)
-        ]
-        masks = dropout_masks([stream.number("dropout", epoch, step) for stream in streams], device)
-        logits = network(side_by_side(inputs), masks)
-        labels = data.train.labels[torch.stack(chosen)]
-        losses = member_losses(logits, labels, recipe.label_smoothing)
-        optimizer.zero_grad()
-        # The members' losses share no parameter, so the gradient of their sum is each one's own gradient.
-        losses.sum().backward()
-        if recipe.clip_norm is not None:
-            clip_members(network.parameters.values(), recipe.clip_norm)
-        network.hand_out_gradients()
-        optimizer.step()
-        scheduler.step()
-        loss_sums += losses.detach() * labels.shape[1]
-        seen += labels.shape[1]
-    return [total / seen for total in loss_sums.tolist()]
-
-
-@torch.inference_mode()
-def evaluate(network: Stacked, split: Split, data: Data) -> tuple[list[float], list[float]]:
-    """Return each member's mean negative log-likelihood (nats) and accuracy (fraction) on a split."""
-    loss_sums = torch.zeros(network.count, device=split.labels.device, dtype=torch.float64)
-    correct = torch.zeros(network.count, device=split.labels.device, dtype=torch.int64)
-    for start in range(0, len(split), EVALUATION_BATCH):
-        labels = split.labels[start : start + EVALUATION_BATCH].expand(network.count, -1)
-        inputs = network_inputs(split.inputs[start : start + EVALUATION_BATCH], data.normalization, network.dtype)
-        logits = network(side_by_side([inputs] * network.count))
-        loss_sums += member_losses(logits, labels, label_smoothing=0.0) * labels.shape[1]
-        correct += (logits.argmax(2) == labels).sum(1)
-    return (loss_sums / len(split)).tolist(), [count / len(split) for count in correct.tolist()]
-
-
-def member_losses(logits: Tensor, labels: Tensor, label_smoothing: float) -> Tensor:
-    """Return the mean cross-entropy ``[G]`` of each member, from logits ``[G, B, C]`` and labels ``[G, B]``."""
-    # Written out in the order of F.cross_entropy's own arithmetic, so that the gradients have the same bits.
-    log_probabilities = F.log_softmax(logits, dim=2)
-    likelihood = -log_probabilities.gather(2, labels[..., None]).squeeze(2).mean(1)
-    if not label_smoothing:
-        return likelihood
-    uniform = -log_probabilities.sum(2).mean(1)
-    return likelihood * (1 - label_smoothing) + uniform * (label_smoothing / logits.shape[2])
-
-
-def side_by_side(inputs: Sequence[Tensor]) -> Tensor:
-    """Join the members' batches: images ``[B, G * channels, height, width]``, vectors ``[G, B, features]``."""
-    if inputs[0].ndim == 4:
-        return torch.cat(list(inputs), dim=1).contiguous(memory_format=torch.channels_last)
-    return torch.stack(list(inputs))
-
-
-def dropout_masks(numbers: Sequence[int], device: torch.device) -> Callable[[Tensor, float], Tensor]:
-    """Return what draws dropout's factors (0 or 1 / (1 - p)) for each member from a generator of its own.
-
-    numbers: one seed for each member. The draws are those that ``torch.nn.Dropout`` makes for a member alone whose
-    global generator is seeded with its number.
-    """
-    generators = [torch.Generator(device).manual_seed(number) for number in numbers]
-
-    def draw(like: Tensor, probability: float) -> Tensor:
-        kept = 1 - probability
-        if like.ndim == 4:
-            alone = torch.empty_like(like[:, : like.shape[1] // len(generators)])
-            alone = alone.contiguous(memory_format=torch.channels_last)
-        else:
-            alone = torch.empty_like(like[0])
-        masks = [torch.empty_like(alone).bernoulli_(kept, generator=own) for own in generators]
-        return side_by_side(masks).div_(kept)
-
-    return draw
-
-
-def clip_members(parameters: Iterable[nn.Parameter], largest: float) -> None:
-    """Scale each member's gradients down to a norm of at most ``largest``, as ``clip_grad_norm_`` does for one."""
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    norms = torch.stack([torch.linalg.vector_norm(gradient.flatten(1), dim=1) for gradient in gradients])
-    factors = (largest / (torch.linalg.vector_norm(norms, dim=0) + 1e-6)).clamp(max=1.0)
-    for gradient in gradients:
-        gradient.mul_(factors.view(-1, *(1,) * (gradient.ndim - 1)))
-
-
-def build_optimizer(recipe: Recipe, network: Stacked) -> torch.optim.Optimizer:
-    """Build the recipe's optimizer over the stacked parameters.
-
-    One with ``fused=True`` treats the numbers at the end of a tensor by themselves and rounds them otherwise, so it
-    gets each member's own part of every tensor, which it takes in one pass all the same.
-    """
-    build: Callable[..., torch.optim.Optimizer] = recipe.build_optimizer
-    if isinstance(build, functools.partial) and build.keywords.get("fused"):
-        return recipe.build_optimizer(parameter_groups(network.parts(), recipe.decay_all))
-    return build(parameter_groups(network.parameters.values(), recipe.decay_all, stacked=True))
+def equally_far(seeds: Sequence[int], keeper: Keeper) -> list[dict[int, Snapshot | None]]:
+    """Load where members stand, by seed; those at the same step can be trained together."""
+    found: dict[tuple[int, int], dict[int, Snapshot | None]] = {}
+    for seed in seeds:
+        snapshot = keeper.load(seed)
+        position = (len(snapshot.history), snapshot.step) if snapshot is not None else (0, 0)
+        found.setdefault(position, {})[seed] = snapshot
+    return list(found.values())

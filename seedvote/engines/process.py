@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -10,7 +10,8 @@ import torch
 
 from seedvote.engines.sequential import train_one_by_one
 from seedvote.engines.workers import train_in_processes, worker_count
-from seedvote.types import Data, Failure, Progress, Recipe, TrainedMember
+from seedvote.training import UNKEPT
+from seedvote.types import Data, Event, Keeper, Recipe
 
 
 @dataclass(frozen=True)
@@ -29,12 +30,11 @@ class Process:
             raise ValueError(f"engine.workers must be at least 1, or null for one a core, got {self.workers}")
 
     def train(
-        self, seeds: Sequence[int], recipe: Recipe, data: Data, device: torch.device
-    ) -> Iterator[Progress | TrainedMember | Failure]:
+        self, seeds: Sequence[int], recipe: Recipe, data: Data, device: torch.device, keeper: Keeper = UNKEPT
+    ) -> Iterator[Event]:
         """Train one member for each seed, in the order in which workers become free."""
         tasks = [(seed,) for seed in seeds]
         workers = self.workers or worker_count(device)
-        if not tasks:
-            return
-        for event in train_in_processes(tasks, train_one_by_one, workers, recipe, data, device):
-            yield dataclasses.replace(event, engine=self.name) if isinstance(event, TrainedMember) else event
+        trainer = functools.partial(train_one_by_one, engine=self.name)
+        if tasks:
+            yield from train_in_processes(tasks, trainer, workers, recipe, data, device, keeper)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 
-from seedvote.training import on_device, train_member
-from seedvote.types import Data, EpochRecord, Progress, Recipe, TrainedMember
+from seedvote.engines.keeping import Task, train_task
+from seedvote.interruption import requested
+from seedvote.training import UNKEPT, on_device, train_member
+from seedvote.types import Data, EpochRecord, Event, Keeper, Progress, Recipe, TrainedMember
 
 
 @dataclass(frozen=True)
@@ -18,16 +21,23 @@ class Sequential:
     name: str = "sequential"
 
     def train(
-        self, seeds: Sequence[int], recipe: Recipe, data: Data, device: torch.device
-    ) -> Iterator[Progress | TrainedMember]:
+        self, seeds: Sequence[int], recipe: Recipe, data: Data, device: torch.device, keeper: Keeper = UNKEPT
+    ) -> Iterator[Event]:
         """Train one member for each seed, in the order given."""
-        yield from train_one_by_one(seeds, recipe, on_device(data, device), device)
+        data = on_device(data, device)
+        for seed in seeds:
+            if requested() is not None:
+                return
+            yield from train_task(train_one_by_one, [seed], recipe, data, device, keeper)
 
 
 def train_one_by_one(
-    seeds: Sequence[int], recipe: Recipe, data: Data, device: torch.device
-) -> Iterator[Progress | TrainedMember]:
-    """Train members in turn; the data lies on the device already."""
+    seeds: Task, recipe: Recipe, data: Data, device: torch.device, keeper: Keeper, engine: str = "sequential"
+) -> Iterator[Event]:
+    """Train members in turn; the data lies on the device already. engine: on whose behalf."""
     for seed in seeds:
-        for event in train_member(seed, recipe, data, device):
-            yield Progress(seed, event) if isinstance(event, EpochRecord) else event
+        for event in train_member(seed, recipe, data, device, keeper):
+            if isinstance(event, EpochRecord):
+                yield Progress(seed, event)
+            else:
+                yield dataclasses.replace(event, engine=engine) if isinstance(event, TrainedMember) else event

@@ -74,13 +74,22 @@ class Stacked:
         """The kind of number that the networks compute with."""
         return next(iter(self.parameters.values())).dtype
 
-    def parts(self) -> list[nn.Parameter]:
-        """Return every member's own part of every parameter; they share its memory, and gradients are handed out."""
+    @property
+    def is_split(self) -> bool:
+        """Whether the optimizer has been given each member's own parts."""
+        return bool(self._parts)
+
+    def split(self) -> dict[tuple[str, int], nn.Parameter]:
+        """Make every member's own part of every parameter, by name and place; parts share the whole's memory."""
         self._parts = {
             name: [nn.Parameter(part, requires_grad=whole.requires_grad) for part in whole.detach().unbind(0)]
             for name, whole in self.parameters.items()
         }
-        return [part for parts in self._parts.values() for part in parts]
+        return {(name, place): part for name, parts in self._parts.items() for place, part in enumerate(parts)}
+
+    def parts_of(self, member: int) -> dict[str, nn.Parameter]:
+        """Return one member's own parts, by name."""
+        return {name: parts[member] for name, parts in self._parts.items()}
 
     def hand_out_gradients(self) -> None:
         """Move the gradients of the stacked parameters to the members' parts, if there are any."""

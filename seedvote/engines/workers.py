@@ -13,7 +13,7 @@ import signal
 import tempfile
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
@@ -25,8 +25,10 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from seedvote.engines.keeping import Task, Trainer, train_task
+from seedvote.interruption import only_told_by_parent, requested
 from seedvote.training import on_device
-from seedvote.types import Data, Failure, Progress, Recipe, Split, TrainedMember
+from seedvote.types import Data, Event, Failure, Keeper, Note, Progress, Recipe, Split, TrainedMember
 
 SPAWN = multiprocessing.get_context("spawn")
 # Read by OpenMP and malloc when a process starts. Waiting threads must not spin on a core that another worker
@@ -39,21 +41,26 @@ ENVIRONMENT = {
 }
 
 
-# A task is the seeds that one worker trains at a time. A trainer is a module's function, so that workers find it too.
-Task = tuple[int, ...]
-Trainer = Callable[[Task, Recipe, Data, torch.device], Iterator[Progress | TrainedMember]]
+ATTENTION = 0.2  # seconds after which a wish to stop is noticed at the latest
 
 
 def train_in_processes(
-    tasks: Sequence[Task], trainer: Trainer, workers: int, recipe: Recipe, data: Data, device: torch.device
-) -> Iterator[Progress | TrainedMember | Failure]:
+    tasks: Sequence[Task],
+    trainer: Trainer,
+    workers: int,
+    recipe: Recipe,
+    data: Data,
+    device: torch.device,
+    keeper: Keeper,
+) -> Iterator[Event]:
     """Spread tasks over workers, each with as many threads as this process has.
 
-    A worker that dies is replaced, and its task is tried once more; a task that raises is not.
+    A worker that dies is replaced, and its task is tried once more; a task that raises is not. A wish to stop is
+    passed on to the workers.
     """
     with ExitStack() as cleanup:
         files = cleanup.enter_context(_mapped_files(data))
-        crew = _Crew(trainer, recipe, files, _devices(device))
+        crew = _Crew(trainer, recipe, files, keeper, _devices(device))
         cleanup.callback(crew.dismiss)
         yield from crew.train(tasks, min(workers, len(tasks)))
 
@@ -70,55 +77,63 @@ class _Worker:
     process: BaseProcess
     connection: Connection
     place: int
-    task: Task
+    task: tuple[int, ...]
     done: set[int] = field(default_factory=set)
 
     @property
-    def undone(self) -> Task:
+    def undone(self) -> tuple[int, ...]:
         return tuple(seed for seed in self.task if seed not in self.done)
 
 
 class _Crew:
     """The workers of one run, and who works on what."""
 
-    def __init__(self, trainer: Trainer, recipe: Recipe, files: _DataFiles, devices: list[str]) -> None:
-        self._work = (trainer, recipe, files, torch.get_num_threads())
+    def __init__(self, trainer: Trainer, recipe: Recipe, files: _DataFiles, keeper: Keeper, devices: list[str]) -> None:
+        self._work = (trainer, recipe, files, keeper, torch.get_num_threads())
         self._devices = devices
         self._workers: dict[Connection, _Worker] = {}
+        self._stopping = False
 
-    def train(self, tasks: Sequence[Task], count: int) -> Iterator[Progress | TrainedMember | Failure]:
-        pending, retried = deque(tasks), set[Task]()
+    def train(self, tasks: Sequence[Task], count: int) -> Iterator[Event]:
+        pending, retried = deque(map(tuple, tasks)), set[tuple[int, ...]]()
         for place in range(count):
             self._hire(place, pending.popleft())
         while self._workers:
-            for ready in wait(list(self._workers)):
+            if requested() is not None and not self._stopping:
+                self._stopping = True
+                pending.clear()
+                for worker in self._workers.values():
+                    worker.process.terminate()
+            for ready in wait(list(self._workers), ATTENTION):
                 assert isinstance(ready, Connection)
                 worker = self._workers[ready]
                 try:
                     event = _received(ready)
                 except (EOFError, ConnectionError):
                     reason, lost = self._bury(worker), worker.undone
+                    if self._stopping:
+                        continue
                     again = lost not in retried
                     retried.add(lost)
                     if again:
                         pending.append(lost)
-                    for seed in lost:
-                        yield Failure(seed, reason, again)
+                    yield from [Failure(seed, reason, again) for seed in lost]
                     if pending:
                         self._hire(worker.place, pending.popleft())
                     continue
                 yield event
-                if not isinstance(event, Progress):
+                if not isinstance(event, (Progress, Note)):
                     worker.done.add(event.seed)
                     if not worker.undone:
                         self._next(worker, pending)
 
     def dismiss(self) -> None:
         for worker in list(self._workers.values()):
-            worker.process.terminate()
+            # SIGTERM would only make it save and stop; this is for when there is no time for that.
+            worker.process.kill()
             self._bury(worker)
 
-    def _hire(self, place: int, task: Task) -> None:
+    def _hire(self, place: int, task: tuple[int, ...]) -> None:
         ours, theirs = SPAWN.Pipe()
         device = self._devices[place % len(self._devices)]
         process = SPAWN.Process(target=_work, args=(theirs, *self._work, device), daemon=True)
@@ -128,7 +143,7 @@ class _Crew:
         ours.send(task)
         self._workers[ours] = _Worker(process, ours, place, task)
 
-    def _next(self, worker: _Worker, pending: deque[Task]) -> None:
+    def _next(self, worker: _Worker, pending: deque[tuple[int, ...]]) -> None:
         if pending:
             worker.task, worker.done = pending.popleft(), set()
             # A worker that died in the meantime is noticed when it is read from.
@@ -151,21 +166,27 @@ class _Crew:
 
 
 def _work(
-    connection: Connection, trainer: Trainer, recipe: Recipe, files: _DataFiles, threads: int, device_name: str
+    connection: Connection,
+    trainer: Trainer,
+    recipe: Recipe,
+    files: _DataFiles,
+    keeper: Keeper,
+    threads: int,
+    device_name: str,
 ) -> None:
     """Train one task after another, as the parent sends them; ``None`` ends it."""
-    # Ctrl-C reaches the whole group; what is to be done about it is the parent's business.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    only_told_by_parent()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
     device = torch.device(device_name)
     data = on_device(files.load(), device)
     with suppress(EOFError, ConnectionError):
-        while (task := connection.recv()) is not None:
+        while requested() is None and (task := connection.recv()) is not None:
             undone = list(task)
             try:
-                for event in trainer(task, recipe, data, device):
+                for event in train_task(trainer, task, recipe, data, device, keeper):
                     _send(connection, event)
-                    if isinstance(event, TrainedMember):
+                    if not isinstance(event, (Progress, Note)):
                         undone.remove(event.seed)
             except (EOFError, ConnectionError):
                 raise
@@ -174,7 +195,15 @@ def _work(
                     _send(connection, Failure(seed, f"{type(error).__name__}: {error}", retried=False))
 
 
-def _send(connection: Connection, event: Progress | TrainedMember | Failure) -> None:
+def _end_with_parent() -> None:
+    """Let go of the claimed members at once when the parent is killed: the same command may be typed again by then."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def _send(connection: Connection, event: Event) -> None:
     """Send an event; weights go as bytes, since shared memory would vanish with a worker that ends."""
     if isinstance(event, TrainedMember):
         weights = safetensors.torch.save(dict(event.state))
@@ -183,8 +212,8 @@ def _send(connection: Connection, event: Progress | TrainedMember | Failure) -> 
         connection.send((event, None))
 
 
-def _received(connection: Connection) -> Progress | TrainedMember | Failure:
-    event: Progress | TrainedMember | Failure
+def _received(connection: Connection) -> Event:
+    event: Event
     event, weights = connection.recv()
     if isinstance(event, TrainedMember):
         return dataclasses.replace(event, state=safetensors.torch.load(weights))

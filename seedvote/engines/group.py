@@ -1,0 +1,226 @@
+"""The training of several members as one; read ``seedvote.training`` beside it, whose loop this is."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from seedvote.course import Course, batches, copied_state, samples_an_epoch, steps_an_epoch
+from seedvote.data import network_inputs
+from seedvote.engines.stacked import Stacked
+from seedvote.engines.stacked_optimizer import build_optimizer, member_states, restore_members
+from seedvote.initialization import initial_model
+from seedvote.interruption import requested
+from seedvote.optimization import Scheduler, group_numbers, scheduler_after
+from seedvote.seeding import Streams, restored_generators
+from seedvote.training import EVALUATION_BATCH
+from seedvote.types import Data, Keeper, Paused, Progress, Recipe, Snapshot, Split, TrainedMember
+
+
+@dataclass
+class Lap:
+    """How far a group came in an epoch. epoch: counted from 1; loss_sums: ``[G]``, nats, over the steps taken."""
+
+    epoch: int
+    step: int
+    loss_sums: Tensor
+
+
+@dataclass
+class Group:
+    """Members that are trained together. courses: by place in the stack, of those that are not done."""
+
+    network: Stacked
+    streams: list[Streams]
+    courses: dict[int, Course]
+    lap: Lap
+    optimizer: torch.optim.Optimizer
+    scheduler: Scheduler
+
+    def snapshots(self) -> dict[int, Snapshot]:
+        """Return where each member stands, by seed."""
+        states, numbers = member_states(self.optimizer, self.network), group_numbers(self.optimizer)
+        for place, course in self.courses.items():
+            course.step, course.loss_sum = self.lap.step, self.lap.loss_sums[place]
+        return {
+            course.seed: course.snapshot(self.network.state(place), states[place], numbers)
+            for place, course in self.courses.items()
+        }
+
+
+def train_together(
+    snapshots: Mapping[int, Snapshot | None],
+    recipe: Recipe,
+    data: Data,
+    device: torch.device,
+    keeper: Keeper,
+    width: int,
+) -> Iterator[Progress | TrainedMember | Paused]:
+    """Train members that are equally far, by seed; compare ``seedvote.training.train_member``.
+
+    width: how many members are stacked at least, where there are convolutions: the last seed has twins then.
+    """
+    group = standing_group(snapshots, recipe, data, device, width)
+    yield from ended(group, recipe)
+    while group.courses:
+        with restored_generators(device):
+            for _ in train_epoch(group, recipe, data):
+                if requested() is not None:
+                    break
+                if keeper.due(epoch_over=False):
+                    keeper.save(group.snapshots())
+        if requested() is not None:
+            keeper.save(group.snapshots())
+            yield from [Paused(course.seed, len(course.history), group.lap.step) for course in group.courses.values()]
+            return
+        learning_rate = group.optimizer.param_groups[0]["lr"]
+        train_losses = [total / samples_an_epoch(recipe, data) for total in group.lap.loss_sums.tolist()]
+        validation_losses, accuracies = evaluate(group.network, data.validation, data)
+        for place, course in group.courses.items():
+            record = course.record(train_losses[place], validation_losses[place], accuracies[place], learning_rate)
+            if course.goes_on(record, group.network.state(place)):
+                yield Progress(course.seed, record)
+        group.lap = Lap(group.lap.epoch + 1, 0, torch.zeros_like(group.lap.loss_sums))
+        yield from ended(group, recipe)
+        if group.courses and keeper.due(epoch_over=True):
+            keeper.save(group.snapshots())
+
+
+def standing_group(
+    snapshots: Mapping[int, Snapshot | None], recipe: Recipe, data: Data, device: torch.device, width: int
+) -> Group:
+    """Stack members where they stand: at their beginning, or at the step at which all of them were saved."""
+    models = {seed: initial_model(recipe, Streams(seed, recipe.vary, recipe.shared_seed)) for seed in snapshots}
+    courses: dict[int, Course] = {}
+    for place, (seed, model) in enumerate(models.items()):
+        courses[place] = Course(seed, recipe.patience, copied_state(model), share=1 / len(models))
+        snapshot = snapshots[seed]
+        if snapshot is not None:
+            model.load_state_dict(snapshot.state)
+            courses[place].resume(snapshot)
+    seeds = padded(list(models), models[courses[0].seed], width)
+    network = Stacked([models[seed].to(device) for seed in seeds])
+    optimizer = build_optimizer(recipe, network)
+    loss_sums = torch.zeros(network.count, device=device)
+    loss_sums[: len(courses)] = torch.stack([course.loss_sum for course in courses.values()])
+    lap = Lap(courses[0].epoch, courses[0].step, loss_sums)
+    steps = steps_an_epoch(recipe, data)
+    scheduler = scheduler_after((lap.epoch - 1) * steps + lap.step, recipe.epochs * steps, optimizer, recipe)
+    restore_members(optimizer, network, [snapshots[seed] for seed in seeds])
+    streams = [Streams(seed, recipe.vary, recipe.shared_seed) for seed in seeds]
+    return Group(network, streams, courses, lap, optimizer, scheduler)
+
+
+def ended(group: Group, recipe: Recipe) -> Iterator[TrainedMember]:
+    """Take the members whose training is over out of the group; their places stay and are computed for nothing."""
+    for place, course in list(group.courses.items()):
+        if course.over(recipe.epochs):
+            yield dataclasses.replace(group.courses.pop(place).member(), engine="fused")
+
+
+def padded(seeds: Sequence[int], model: nn.Module, width: int) -> list[int]:
+    """Repeat the last seed until a group of convolutional members is ``width`` wide.
+
+    Grouped convolutions and per-channel layers may round by how many channels there are in all; in groups that are
+    always equally wide a member comes out the same, however many there are.
+    """
+    if any(isinstance(module, nn.Conv2d) for module in model.modules()):
+        return [*seeds, *[seeds[-1]] * (width - len(seeds))]
+    return list(seeds)
+
+
+def train_epoch(group: Group, recipe: Recipe, data: Data) -> Iterator[None]:
+    """Take the epoch's steps that are still to be taken, each member in its own order; hold after each one."""
+    lap, streams, device = group.lap, group.streams, data.train.inputs.device
+    orders = [torch.from_numpy(own.generator("order", lap.epoch).permutation(len(data.train))) for own in streams]
+    cuts = list(zip(*(batches(order.to(device), recipe.batch_size) for order in orders), strict=True))
+    for chosen in cuts[lap.step :]:
+        inputs = [
+            recipe.augment(
+                network_inputs(data.train.inputs[own], data.normalization, group.network.dtype),
+                stream.generator("augment", lap.epoch, lap.step),
+            )
+            for own, stream in zip(chosen, streams, strict=True)
+        ]
+        masks = dropout_masks([stream.number("dropout", lap.epoch, lap.step) for stream in streams], device)
+        logits = group.network(side_by_side(inputs), masks)
+        labels = data.train.labels[torch.stack(chosen)]
+        losses = member_losses(logits, labels, recipe.label_smoothing)
+        group.optimizer.zero_grad()
+        # The members' losses share no parameter, so the gradient of their sum is each one's own gradient.
+        losses.sum().backward()
+        if recipe.clip_norm is not None:
+            clip_members(group.network.parameters.values(), recipe.clip_norm)
+        group.network.hand_out_gradients()
+        group.optimizer.step()
+        group.scheduler.step()
+        lap.loss_sums += losses.detach() * labels.shape[1]
+        lap.step += 1
+        yield
+
+
+@torch.inference_mode()
+def evaluate(network: Stacked, split: Split, data: Data) -> tuple[list[float], list[float]]:
+    """Return each member's mean negative log-likelihood (nats) and accuracy (fraction) on a split."""
+    loss_sums = torch.zeros(network.count, device=split.labels.device, dtype=torch.float64)
+    correct = torch.zeros(network.count, device=split.labels.device, dtype=torch.int64)
+    for start in range(0, len(split), EVALUATION_BATCH):
+        labels = split.labels[start : start + EVALUATION_BATCH].expand(network.count, -1)
+        inputs = network_inputs(split.inputs[start : start + EVALUATION_BATCH], data.normalization, network.dtype)
+        logits = network(side_by_side([inputs] * network.count))
+        loss_sums += member_losses(logits, labels, label_smoothing=0.0) * labels.shape[1]
+        correct += (logits.argmax(2) == labels).sum(1)
+    return (loss_sums / len(split)).tolist(), [count / len(split) for count in correct.tolist()]
+
+
+def member_losses(logits: Tensor, labels: Tensor, label_smoothing: float) -> Tensor:
+    """Return the mean cross-entropy ``[G]`` of each member, from logits ``[G, B, C]`` and labels ``[G, B]``."""
+    # Written out in the order of F.cross_entropy's own arithmetic, so that the gradients have the same bits.
+    log_probabilities = F.log_softmax(logits, dim=2)
+    likelihood = -log_probabilities.gather(2, labels[..., None]).squeeze(2).mean(1)
+    if not label_smoothing:
+        return likelihood
+    uniform = -log_probabilities.sum(2).mean(1)
+    return likelihood * (1 - label_smoothing) + uniform * (label_smoothing / logits.shape[2])
+
+
+def side_by_side(inputs: Sequence[Tensor]) -> Tensor:
+    """Join the members' batches: images ``[B, G * channels, height, width]``, vectors ``[G, B, features]``."""
+    if inputs[0].ndim == 4:
+        return torch.cat(list(inputs), dim=1).contiguous(memory_format=torch.channels_last)
+    return torch.stack(list(inputs))
+
+
+def dropout_masks(numbers: Sequence[int], device: torch.device) -> Callable[[Tensor, float], Tensor]:
+    """Return what draws dropout's factors (0 or 1 / (1 - p)) for each member from a generator of its own.
+
+    numbers: one seed for each member. The draws are those that ``torch.nn.Dropout`` makes for a member alone whose
+    global generator is seeded with its number.
+    """
+    generators = [torch.Generator(device).manual_seed(number) for number in numbers]
+
+    def draw(like: Tensor, probability: float) -> Tensor:
+        kept = 1 - probability
+        if like.ndim == 4:
+            alone = torch.empty_like(like[:, : like.shape[1] // len(generators)])
+            alone = alone.contiguous(memory_format=torch.channels_last)
+        else:
+            alone = torch.empty_like(like[0])
+        masks = [torch.empty_like(alone).bernoulli_(kept, generator=own) for own in generators]
+        return side_by_side(masks).div_(kept)
+
+    return draw
+
+
+def clip_members(parameters: Iterable[nn.Parameter], largest: float) -> None:
+    """Scale each member's gradients down to a norm of at most ``largest``, as ``clip_grad_norm_`` does for one."""
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    norms = torch.stack([torch.linalg.vector_norm(gradient.flatten(1), dim=1) for gradient in gradients])
+    factors = (largest / (torch.linalg.vector_norm(norms, dim=0) + 1e-6)).clamp(max=1.0)
+    for gradient in gradients:
+        gradient.mul_(factors.view(-1, *(1,) * (gradient.ndim - 1)))

@@ -1,0 +1,117 @@
+"""The run's directory as the training loop sees it: members are claimed, saved on the way, and stored when done."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from seedvote.store.members import check_inside, set_aside, write_member
+from seedvote.store.run import Run
+from seedvote.store.snapshots import read_snapshot, write_snapshot
+from seedvote.types import Snapshot, TrainedMember
+
+# After an epoch nothing is saved until the work since the last save is so many times what that save took: so saving
+# never takes more than 2 % of the time, and what a crash can cost stays a fraction of a second where epochs are short.
+WORTH_SAVING = 50
+
+
+@dataclass
+class RunKeeper:
+    """Keeps the members of a run; see ``seedvote.types.Keeper``.
+
+    facts: keys of a member's record that its training does not know. save_every: seconds between saves inside an
+    epoch; 0 saves after every step and every epoch.
+    """
+
+    run: Run
+    facts: Mapping[str, Any]
+    save_every: float
+    _saved: float = field(default=-math.inf, init=False)
+    _cost: float = field(default=0.0, init=False)
+    _notes: list[str] = field(default_factory=list, init=False)
+
+    @contextmanager
+    def claim(self, seeds: Sequence[int]) -> Iterator[list[int]]:
+        """Lock members until the block ends; give those that nobody else has locked and that are not done.
+
+        The operating system lets go of a lock when its process ends, however it ends.
+        """
+        with ExitStack() as held:
+            mine = []
+            for seed in seeds:
+                self.run.member_path(seed).mkdir(exist_ok=True)
+                try:
+                    held.enter_context(_lock(self.run, seed).acquire(blocking=False))
+                except Timeout:
+                    continue
+                if self.run.missing([seed]):
+                    mine.append(seed)
+                    _sweep(self.run.member_path(seed))
+            self._saved, self._cost = time.monotonic(), 0.0
+            yield mine
+
+    def load(self, seed: int) -> Snapshot | None:
+        """Return where a member stood; a damaged file is set aside and noted."""
+        path = self.run.snapshot_path(seed)
+        if not path.exists():
+            return None
+        try:
+            check_inside(self.run, path)
+            return read_snapshot(path, seed, self.run.record.recipe_hash)
+        except ValueError as error:
+            kept = set_aside(path)
+            assert kept is not None
+            self._notes.append(f"seed {seed} starts from its first epoch: {error}; the file is kept as {kept.name}")
+            return None
+
+    def due(self, epoch_over: bool) -> bool:
+        """Say whether it is time to save."""
+        pause = min(WORTH_SAVING * self._cost, self.save_every) if epoch_over else self.save_every
+        return time.monotonic() - self._saved >= pause
+
+    def save(self, snapshots: Mapping[int, Snapshot]) -> None:
+        """Save where members stand, by seed."""
+        started = time.monotonic()
+        for seed, snapshot in snapshots.items():
+            write_snapshot(self.run.snapshot_path(seed), seed, self.run.record.recipe_hash, snapshot)
+        self._saved = time.monotonic()
+        self._cost = self._saved - started
+
+    def finish(self, member: TrainedMember) -> None:
+        """Store a member and remove what resuming it would have needed."""
+        finished = datetime.now(UTC).isoformat(timespec="seconds")
+        write_member(self.run, member, {**self.facts, "finished": finished})
+        self.run.snapshot_path(member.seed).unlink(missing_ok=True)
+
+    def notes(self) -> list[str]:
+        """Return what was found since this was last called."""
+        notes, self._notes = self._notes, []
+        return notes
+
+
+def is_claimed(run: Run, seed: int) -> bool:
+    """Say whether some process holds a member at this moment."""
+    try:
+        with _lock(run, seed).acquire(blocking=False):
+            return False
+    except Timeout:
+        return True
+
+
+def _lock(run: Run, seed: int) -> FileLock:
+    return FileLock(run.member_path(seed) / ".lock")
+
+
+def _sweep(directory: Path) -> None:
+    """Remove the temporary files of a process that died while it wrote; whoever holds the lock may."""
+    for name in ("model.safetensors", "member.json", "state.safetensors"):
+        for path in directory.glob(f".{name}.*.tmp"):
+            path.unlink(missing_ok=True)

@@ -1,0 +1,134 @@
+"""Runs: directories of members of one recipe."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from seedvote.errors import listed
+from seedvote.store.records import RunRecord, read_record, write_record
+
+
+@dataclass(frozen=True)
+class Run:
+    """A directory of members of one recipe."""
+
+    path: Path
+    record: RunRecord
+
+    @property
+    def name(self) -> str:
+        """The directory's name."""
+        return self.path.name
+
+    def member_path(self, seed: int) -> Path:
+        """Return the directory of one member."""
+        return self.path / f"seed-{seed:04d}"
+
+    def weights_path(self, seed: int) -> Path:
+        """Return the file of one member's weights and buffers."""
+        return self.member_path(seed) / "model.safetensors"
+
+    def record_path(self, seed: int) -> Path:
+        """Return the file of what is known about one member; once it is there, the member is finished."""
+        return self.member_path(seed) / "member.json"
+
+    def snapshot_path(self, seed: int) -> Path:
+        """Return the file of what going on with one member needs; it is there only while the member trains."""
+        return self.member_path(seed) / "state.safetensors"
+
+    def logits_path(self, seed: int, split: str) -> Path:
+        """Return the file of one member's logits on a split, which need not be there."""
+        return self.member_path(seed) / f"logits-{split}.safetensors"
+
+    def missing(self, seeds: Sequence[int]) -> list[int]:
+        """Return those of the seeds that have no finished member here."""
+        return [seed for seed in seeds if not self.record_path(seed).is_file()]
+
+
+def recipe_hash(recipe: Mapping[str, Any], fingerprint: str) -> str:
+    """Return the hash that tells one recipe on one data set from any other."""
+    text = json.dumps([recipe, fingerprint], sort_keys=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def open_run(checkpoints: Path, name: str, record: RunRecord) -> Run:
+    """Make a run, or open the one of this name and note the seeds now asked for.
+
+    Raises:
+        ValueError: the run of this name has another recipe or other data.
+    """
+    path = checkpoints / name
+    path.mkdir(parents=True, exist_ok=True)
+    # Another process may be noting its own seeds at this moment.
+    with FileLock(path / ".lock"):
+        if (path / "run.json").exists():
+            old = read_run(path).record
+            if old.recipe_hash != record.recipe_hash:
+                raise ValueError(
+                    f"run {name!r} in {checkpoints} was made with another recipe ({_difference(old, record)}): "
+                    f"choose another run=, or leave run= out to have one named after the recipe"
+                )
+            seeds = sorted({*old.seeds, *record.seeds})
+            record = dataclasses.replace(old, seeds=seeds, command=record.command)
+        write_record(path / "run.json", record)
+    return Run(path, record)
+
+
+def read_run(path: Path) -> Run:
+    """Open a run that exists.
+
+    Raises:
+        ValueError: ``run.json`` is absent or damaged.
+    """
+    record = read_record(RunRecord, path / "run.json")
+    if record.recipe_hash != recipe_hash(record.recipe, record.fingerprint):
+        raise ValueError(f"{path / 'run.json'} is damaged: the recipe in it does not match its own hash")
+    return Run(path, record)
+
+
+def find_run(checkpoints: Path, name: str | None) -> Run:
+    """Open a run by name or unambiguous prefix, or the one that ``train`` used last.
+
+    Raises:
+        ValueError: there is none, or the prefix fits several.
+    """
+    found = sorted(file.parent for file in checkpoints.glob("[!.]*/run.json"))
+    if not found:
+        raise ValueError(
+            f"no run under {checkpoints.resolve()}: run `python -m seedvote.train` first, or name the directory "
+            "with checkpoints="
+        )
+    if name is None:
+        return read_run(max(found, key=lambda path: (path / "run.json").stat().st_mtime_ns))
+    fitting = [path for path in found if path.name == name] or [path for path in found if path.name.startswith(name)]
+    if len(fitting) != 1:
+        problem = "fits several runs" if fitting else "fits no run"
+        names = listed(path.name for path in fitting or found)
+        raise ValueError(f"run={name} {problem} under {checkpoints}: choose one of {names}")
+    return read_run(fitting[0])
+
+
+def _difference(old: RunRecord, new: RunRecord) -> str:
+    there, here = _flat(old.recipe), _flat(new.recipe)
+    keys = [key for key in {**there, **here} if there.get(key) != here.get(key)]
+    if not keys:
+        return "the data has changed"
+    return listed(f"{key} is {there.get(key)} there and {here.get(key)} here" for key in keys)
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(value, dict):
+        return {prefix: value}
+    return {
+        name: leaf
+        for key, item in value.items()
+        for name, leaf in _flat(item, f"{prefix}.{key}" if prefix else key).items()
+    }
