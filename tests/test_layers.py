@@ -12,7 +12,7 @@ PACKAGE = ROOT / "seedvote"
 
 LAYERS = [
     {"types", "errors", "version"},
-    {"config", "targets", "seeding", "models", "schedules", "device", "files", "stats"},
+    {"config", "targets", "seeding", "models", "schedules", "device", "files", "chunks", "stats"},
     {"data", "augmentation", "initialization", "voting", "metrics", "store"},
     {"training", "inference", "comparison"},
     {"engines", "report", "predictions", "logits", "figures"},
