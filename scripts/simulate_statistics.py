@@ -58,6 +58,7 @@ MANY = World("seeds do not differ, 2000 samples", seeds=0.0, samples=2000)
 APART = World("seeds differ a lot", seeds=0.5)
 WILD = World("seeds differ wildly", seeds=1.0, easy=0.0)
 NULL = World("no gain, seeds differ", seeds=0.2, mean=0.0, easy=0.6)
+NULL_APART = World("no gain, seeds differ a lot", seeds=0.5, mean=0.0, easy=0.4)
 SMALL = World("5 members", members=5, seeds=0.2)
 TINY = World("4 members", members=4, seeds=0.2)
 
@@ -182,15 +183,17 @@ def procedures(world: World, rule: str, count: int, generator: np.random.Generat
 
 
 def forecasts(world: World, count: int, generator: np.random.Generator) -> Rows:
-    truth, _ = procedure_truth(world, "plurality", 2 * world.members)
+    sizes = (2, 4)
+    truths = [procedure_truth(world, "plurality", times * world.members)[0] for times in sizes]
     covered = []
     for _ in range(count):
         labels = (world.draw(generator)[1] > 0).astype(int)
         targets = np.ones(world.samples, dtype=int)
         curves = stats.plurality_curves_without(labels, targets)
-        interval = stats.forecast(stats.plurality_curve(labels, targets), curves).intervals[0]
-        covered.append(interval.lower <= truth <= interval.upper)
-    yield "interval of the forecast for 2M, plurality", "95", float(np.mean(covered))
+        intervals = stats.forecast(stats.plurality_curve(labels, targets), curves).intervals
+        covered.append([each.lower <= truth <= each.upper for each, truth in zip(intervals, truths, strict=True)])
+    for times, share in zip(sizes, np.mean(covered, axis=0), strict=True):
+        yield f"interval of the forecast for {times}M, plurality", "95", float(share)
 
 
 def estimates(world: World, count: int, generator: np.random.Generator) -> list[tuple[str, float, float]]:
@@ -245,8 +248,8 @@ def tables(count: int, seed: int) -> str:
         *[(world, nulls_of_equal_members, ()) for world in (ALIKE, MANY)],
         *[(world, intervals_given_seeds, ()) for world in (TYPICAL, APART)],
         *[(world, procedures, (rule,)) for rule in ("plurality", "soft")
-          for world in (ALIKE, TYPICAL, APART, WILD, NULL, SMALL, TINY)],
-        *[(world, forecasts, ()) for world in (TYPICAL, APART)],
+          for world in (ALIKE, TYPICAL, APART, WILD, NULL, NULL_APART, SMALL, TINY)],
+        *[(world, forecasts, ()) for world in (TYPICAL, APART, SMALL)],
     ]  # fmt: skip
     lines = ["| test or interval | world | wanted, % | got, % | ± | holds |", "|---|---|---|---|---|---|"]
     worlds = list(dict.fromkeys(world for world, _, _ in work))
@@ -254,7 +257,7 @@ def tables(count: int, seed: int) -> str:
         "| world | M | S | accuracy of a seed, % | its deviation between seeds, points | gain of a plurality, points |"
     ]
     header += ["|---|---|---|---|---|---|", *[described(world) for world in worlds], ""]
-    streams = np.random.SeedSequence(seed).spawn(len(work) + 2)
+    streams = np.random.SeedSequence(seed).spawn(len(work) + 4)
     for (world, simulate, extra), stream in zip(work, streams, strict=False):
         for what, expected, share in simulate(world, *extra, count, np.random.default_rng(stream)):
             error = 100 * (max(share * (1 - share), 1 / count) / count) ** 0.5
@@ -262,7 +265,7 @@ def tables(count: int, seed: int) -> str:
             lines.append(f"| {what} | {world.name} | {expected} | {100 * share:.1f} | {error:.1f} | {held} |")
             print(lines[-1], flush=True)
     lines += ["", "| mean estimate, points of accuracy | world | estimate | truth |", "|---|---|---|---|"]
-    for world, stream in zip((TYPICAL, APART), streams[-2:], strict=True):
+    for world, stream in zip((TYPICAL, APART, WILD, SMALL), streams[-4:], strict=True):
         for what, estimate, truth in estimates(world, count, np.random.default_rng(stream)):
             lines.append(f"| {what} | {world.name} | {estimate:.2f} | {truth:.2f} |")
             print(lines[-1], flush=True)
