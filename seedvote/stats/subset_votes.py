@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from seedvote.stats.arrays import Booleans, Floats, Integers
 
@@ -80,7 +81,8 @@ def subsets_right(
             points = _ballots(labels[:, piece], points, tie)
         right[:, piece] = _wins(rows, points, true[piece], margin, tie != "abstain").T
 
-    with ThreadPoolExecutor(_THREADS) as pool:
+    # Threads of the linear algebra would wait for one another, and burn time while they wait.
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(_THREADS) as pool:
         list(pool.map(decide, range(0, len(unsettled), step)))
     return right
 
