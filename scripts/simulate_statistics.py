@@ -1,7 +1,7 @@
 """Simulate correctness with a known truth and count how often the tests and intervals of seedvote.stats are right.
 
     OMP_NUM_THREADS=1 python scripts/simulate_statistics.py            # writes the tables of docs/statistics.md
-    python scripts/simulate_statistics.py --simulations 200 --print    # a quick look
+    python scripts/simulate_statistics.py --simulations 200 --seeds 0 --print    # a quick look
 
 The world: member m decides sample s between two classes by the sign of ``mean + a_m + b_s + e_ms``, with normal seed
 effects a (deviation ``seeds``), example effects b (deviation 1; on a fraction ``easy`` of the samples everybody is
@@ -16,6 +16,7 @@ import platform
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +59,7 @@ MANY = World("seeds do not differ, 2000 samples", seeds=0.0, samples=2000)
 APART = World("seeds differ a lot", seeds=0.5)
 WILD = World("seeds differ wildly", seeds=1.0, easy=0.0)
 NULL = World("no gain, seeds differ", seeds=0.2, mean=0.0, easy=0.6)
+NULL_APART = World("no gain, seeds differ a lot", seeds=0.5, mean=0.0, easy=0.4)
 SMALL = World("5 members", members=5, seeds=0.2)
 TINY = World("4 members", members=4, seeds=0.2)
 
@@ -182,15 +184,17 @@ def procedures(world: World, rule: str, count: int, generator: np.random.Generat
 
 
 def forecasts(world: World, count: int, generator: np.random.Generator) -> Rows:
-    truth, _ = procedure_truth(world, "plurality", 2 * world.members)
+    sizes = (2, 4)
+    truths = [procedure_truth(world, "plurality", times * world.members)[0] for times in sizes]
     covered = []
     for _ in range(count):
         labels = (world.draw(generator)[1] > 0).astype(int)
         targets = np.ones(world.samples, dtype=int)
         curves = stats.plurality_curves_without(labels, targets)
-        interval = stats.forecast(stats.plurality_curve(labels, targets), curves).intervals[0]
-        covered.append(interval.lower <= truth <= interval.upper)
-    yield "interval of the forecast for 2M, plurality", "95", float(np.mean(covered))
+        intervals = stats.forecast(stats.plurality_curve(labels, targets), curves).intervals
+        covered.append([each.lower <= truth <= each.upper for each, truth in zip(intervals, truths, strict=True)])
+    for times, share in zip(sizes, np.mean(covered, axis=0), strict=True):
+        yield f"interval of the forecast for {times}M, plurality", "95", float(share)
 
 
 def estimates(world: World, count: int, generator: np.random.Generator) -> list[tuple[str, float, float]]:
@@ -224,7 +228,7 @@ def described(world: World) -> str:
     vote, single = procedure_truth(world, "plurality", world.members)
     effects = np.random.default_rng(0).normal(0, world.seeds, 4000)
     spread = committee_truth(world, effects)[1].std() if world.seeds else 0.0
-    gain = 100 * (vote - single)
+    gain = round(100 * (vote - single), 1) + 0.0  # never minus nothing
     return (
         f"| {world.name} | {world.members} | {world.samples} | {100 * single:.1f} | {100 * spread:.1f} | {gain:+.1f} |"
     )
@@ -238,50 +242,75 @@ def verdict(expected: str, share: float) -> str:
     return "yes, as it must" if careful and expected == "at most 5" else "careful" if careful else "**too bold**"
 
 
-def tables(count: int, seed: int) -> str:
-    started = time.perf_counter()
+Results = tuple[list[tuple[str, str, str, float]], list[tuple[str, str, float, float]]]
+
+
+def simulated(count: int, seed: int) -> Results:
+    """All lines of both tables with random numbers of their own: what, world, and what came out."""
     work = [
         *[(world, nulls_given_seeds, ()) for world in (TYPICAL, APART)],
         *[(world, nulls_of_equal_members, ()) for world in (ALIKE, MANY)],
         *[(world, intervals_given_seeds, ()) for world in (TYPICAL, APART)],
         *[(world, procedures, (rule,)) for rule in ("plurality", "soft")
-          for world in (ALIKE, TYPICAL, APART, WILD, NULL, SMALL, TINY)],
-        *[(world, forecasts, ()) for world in (TYPICAL, APART)],
+          for world in (ALIKE, TYPICAL, APART, WILD, NULL, NULL_APART, SMALL, TINY)],
+        *[(world, forecasts, ()) for world in (TYPICAL, APART, SMALL)],
     ]  # fmt: skip
-    lines = ["| test or interval | world | wanted, % | got, % | ± | holds |", "|---|---|---|---|---|---|"]
-    worlds = list(dict.fromkeys(world for world, _, _ in work))
-    header = [
-        "| world | M | S | accuracy of a seed, % | its deviation between seeds, points | gain of a plurality, points |"
-    ]
-    header += ["|---|---|---|---|---|---|", *[described(world) for world in worlds], ""]
-    streams = np.random.SeedSequence(seed).spawn(len(work) + 2)
+    means = (TYPICAL, APART, WILD, SMALL)
+    streams = np.random.SeedSequence(seed).spawn(len(work) + len(means))
+    shares, estimated = [], []
     for (world, simulate, extra), stream in zip(work, streams, strict=False):
         for what, expected, share in simulate(world, *extra, count, np.random.default_rng(stream)):
-            error = 100 * (max(share * (1 - share), 1 / count) / count) ** 0.5
-            held = verdict(expected, share)
-            lines.append(f"| {what} | {world.name} | {expected} | {100 * share:.1f} | {error:.1f} | {held} |")
-            print(lines[-1], flush=True)
-    lines += ["", "| mean estimate, points of accuracy | world | estimate | truth |", "|---|---|---|---|"]
-    for world, stream in zip((TYPICAL, APART), streams[-2:], strict=True):
+            shares.append((what, world.name, expected, share))
+            print(seed, *shares[-1], sep=" | ", flush=True)
+    for world, stream in zip(means, streams[-len(means) :], strict=True):
         for what, estimate, truth in estimates(world, count, np.random.default_rng(stream)):
-            lines.append(f"| {what} | {world.name} | {estimate:.2f} | {truth:.2f} |")
-            print(lines[-1], flush=True)
+            estimated.append((what, world.name, estimate, truth))
+            print(seed, *estimated[-1], sep=" | ", flush=True)
+    return shares, estimated
+
+
+def tables(count: int, seeds: list[int]) -> str:
+    started = time.perf_counter()
+    worlds = (TYPICAL, APART, ALIKE, MANY, WILD, NULL, NULL_APART, SMALL, TINY)
+    found = [simulated(count, seed) for seed in seeds]
+    lines = [
+        "| world | M | S | accuracy of a seed, % | its deviation between seeds, points | gain of a plurality, points |",
+        "|---|---|---|---|---|---|",
+        *map(described, worlds),
+        "",
+    ]
+    got = [f"seed {seed}, %" for seed in seeds]
+    lines += [
+        f"| test or interval | world | wanted, % | {' | '.join(got)} | ± | holds |",
+        "|---" * (5 + len(got)) + "|",
+    ]
+    for rows in zip(*(shares for shares, _ in found), strict=True):
+        what, world, expected, _ = rows[0]
+        share = float(np.mean([row[3] for row in rows]))
+        error = 100 * (max(share * (1 - share), 1 / count) / count) ** 0.5
+        each = " | ".join(f"{100 * row[3]:.1f}" for row in rows)
+        lines.append(f"| {what} | {world} | {expected} | {each} | {error:.1f} | {verdict(expected, share)} |")
+    lines += ["", "| mean estimate, points of accuracy | world | estimate | truth |", "|---|---|---|---|"]
+    for rows in zip(*(estimated for _, estimated in found), strict=True):
+        what, world, _, _ = rows[0]
+        estimate, truth = np.mean([row[2:] for row in rows], axis=0)
+        lines.append(f"| {what} | {world} | {estimate:.2f} | {truth:.2f} |")
     versions = f"Python {platform.python_version()}, numpy {np.__version__}, scipy {scipy.__version__}"
-    seconds = time.perf_counter() - started
     note = (
-        f"n = {count} simulations for each line, seed {seed}, {versions}, {seconds:.0f} s on one core. "
-        "± is the Monte-Carlo standard error."
+        f"n = {count} simulations for each line and seed, {date.today()}, {versions}, "
+        f"{time.perf_counter() - started:.0f} s on one core. ± is the Monte-Carlo standard error of one seed's number; "
+        "`holds` is about the mean."
     )
-    return "\n".join([note, "", *header, *lines])
+    return "\n".join([note, "", *lines])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--simulations", type=int, default=2000)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--print", action="store_true", help="only print; leave docs/statistics.md alone")
     options = parser.parse_args()
-    written = tables(options.simulations, options.seed)
+    written = tables(options.simulations, options.seeds)
     if not options.print:
         before, _, rest = PAGE.read_text().partition(START)
         PAGE.write_text(f"{before}{START}\n{written}\n{END}{rest.partition(END)[2]}")

@@ -79,12 +79,15 @@ def _scores(comparison: Comparison) -> list[Table]:
                 _points(vote.gain.interval),
                 _p(vote.gain.p_value if vote.p_holm is None else vote.p_holm),
                 f"{vote.chosen.won} : {vote.chosen.lost}",
-                _p(vote.chosen.p_exact),
+                _p(vote.chosen.p_mid),
             ]
             for vote in comparison.votes
         ]
         header = ("", "gain (points)", level, "p", "won : lost", "McNemar p")
-        caption = f"Votes against single seeds; p of rules that are not primary is Holm's, for {len(gains) - 1} rules"
+        caption = (
+            f"Votes against single seeds; p of rules that are not primary is Holm's, for {len(gains) - 1} rules; "
+            "McNemar's is the mid-p value"
+        )
         tables.append(Table(caption, header, gains, [0]))
     spread = [
         [name, *_summary(getattr(members.test, key), factor)]

@@ -8,6 +8,7 @@ from seedvote.comparison import Comparison, Rival
 from seedvote.report import SAMPLE, percent
 from seedvote.stats import Interval
 
+_FEW_SEEDS = 30
 GAIN, NO_GAIN, LOSS, UNDEFINED = "gain", "no gain", "loss", "not defined"
 
 
@@ -153,14 +154,21 @@ def _fresh(comparison: Comparison, committee: str, fresh: str) -> str:
     expected = f"{signed(procedure.difference)} points"
     both = f"{interval_text(procedure.interval)} with seeds and samples both random"
     size = procedure.committee_size
+    share = procedure.seed_share or 0.0
+    rough = (
+        f" {100 * share:.0f} % of that variance is other seeds, which {size} are few to judge by: take the interval "
+        "as rough."
+        if share > 0.5 and size < _FEW_SEEDS
+        else ""
+    )
     if fresh == NO_GAIN:
         start = "But with" if committee in (GAIN, LOSS) else "With"
         return (
             f"{start} other seeds it may come out otherwise: a fresh committee of {size} against a fresh seed is "
-            f"expected at {expected} ({both}), which does not settle it."
+            f"expected at {expected} ({both}), which does not settle it.{rough}"
         )
     verb = "beat" if fresh == GAIN else "lose to"
-    return f"A fresh committee of {size} can be expected to {verb} a fresh seed too: {expected} ({both})."
+    return f"A fresh committee of {size} can be expected to {verb} a fresh seed too: {expected} ({both}).{rough}"
 
 
 def _chosen(comparison: Comparison) -> str:
@@ -171,9 +179,11 @@ def _chosen(comparison: Comparison) -> str:
         f"Against seed {chosen.seed}, the best on validation ({percent(chosen.test.accuracy)} here), the vote wins "
         f"{test.won} and loses {test.lost} samples"
     )
-    if test.p_exact < 1 - comparison.plan.level:
-        return f"{lead}: it is {'better' if test.won > test.lost else 'worse'} (exact McNemar {p_text(test.p_exact)})."
-    return f"{lead}: no difference is shown (exact McNemar {p_text(test.p_exact)})."
+    # The exact test rejects too seldom: the mid-p value decides, the careful one stands beside it.
+    how_sure = f"McNemar mid-p {p_text(test.p_mid)}, exact {p_text(test.p_exact)}"
+    if test.p_mid < 1 - comparison.plan.level:
+        return f"{lead}: it is {'better' if test.won > test.lost else 'worse'} ({how_sure})."
+    return f"{lead}: no difference is shown ({how_sure})."
 
 
 def _how_many(comparison: Comparison, outcome: str) -> str:

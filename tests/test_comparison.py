@@ -13,8 +13,7 @@ from scipy.stats import binomtest
 from sklearn.metrics import accuracy_score, confusion_matrix, log_loss, recall_score
 
 from seedvote import stats, voting
-from seedvote.comparison import Plan, against, plain
-from seedvote.comparison.rules import committees_correct
+from seedvote.comparison import against, plain
 from studies import made_up, studied, study
 
 MEMBERS = 5
@@ -120,7 +119,8 @@ def test_committees_vote_as_the_vote_does(rule, tie):
     targets = generator.integers(0, 3, 400)
     committees = np.array(list(combinations(range(6), 4)))
     probabilities = softmax(logits.astype(float), axis=2)
-    answers = committees_correct(Plan(rule, tie), probabilities, logits.argmax(2), targets, committees)
+    plurality = rule == "majority"
+    answers = stats.subsets_right(committees, probabilities, targets, plurality=plurality, tie=tie)
     for chosen, answer in zip(committees, answers, strict=True):
         vote = voting.vote(logits[chosen], rule, tie=tie)
         np.testing.assert_array_equal(answer, vote.labels == targets)

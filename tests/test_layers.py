@@ -12,7 +12,7 @@ PACKAGE = ROOT / "seedvote"
 
 LAYERS = [
     {"types", "errors", "version"},
-    {"config", "targets", "seeding", "models", "schedules", "device", "files", "interruption", "stats"},
+    {"config", "targets", "seeding", "models", "schedules", "device", "files", "interruption", "chunks", "stats"},
     {"data", "augmentation", "course", "initialization", "metrics", "optimization", "store", "voting"},
     {"training", "inference", "comparison"},
     {"engines", "report", "predictions", "logits", "figures"},

@@ -102,8 +102,7 @@ def test_the_soft_curve_is_the_mean_over_all_subsets(seed, members):
 def test_chunks_and_float32_change_nothing(monkeypatch):
     probabilities, targets = draw(2, 12, 50, 9)
     whole = stats.soft_curve(probabilities.astype(np.float32), targets)
-    monkeypatch.setattr("seedvote.stats.arrays.CHUNK_ELEMENTS", 12 * 9 * 7)
-    monkeypatch.setattr("seedvote.stats.committees.CHUNK_ELEMENTS", 1)
+    monkeypatch.setattr("seedvote.stats.subset_votes._CHUNK_ELEMENTS", 12 * 9 * 7)
     pieces = stats.soft_curve(probabilities.astype(np.float32), targets)
     np.testing.assert_allclose(pieces.per_sample, whole.per_sample, atol=1e-12)
     assert not whole.exact and whole.subsets[5] == 200

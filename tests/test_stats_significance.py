@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import binom, bootstrap, norm, permutation_test
+from scipy.stats import binom, bootstrap, lmoment, norm, permutation_test
 
 from seedvote import stats
 from seedvote.stats.intervals import mean_interval
+from seedvote.stats.significance import expected_excess, l_moments
 
 examples = settings(max_examples=40, deadline=None, derandomize=True)
 
@@ -175,6 +176,37 @@ def test_the_excess_of_the_best_seed_is_luck_where_seeds_are_equally_good():
     one = stats.selection_effect(np.ones((1, 5), dtype=bool))
     assert one.expected_excess is None and "at least two members" in one.reason
     assert stats.selection_effect(np.ones((3, 5), dtype=bool)).expected_excess == 0
+
+
+def test_l_moments_are_scipys():
+    values = np.random.default_rng(7).gamma(1.5, size=12)
+    assert l_moments(values) == pytest.approx(lmoment(values, order=[1, 2, 3, 4], standardize=False))
+    assert l_moments(values[:2]) == pytest.approx(lmoment(values[:2], order=[1, 2], standardize=False))
+
+
+@pytest.mark.parametrize("count", [2, 3, 4])
+def test_four_l_moments_say_all_about_the_largest_of_four(count):
+    values = np.random.default_rng(8).exponential(size=count)
+    assert expected_excess(values) == pytest.approx(values.max() - values.mean())
+
+
+def test_the_expected_excess_is_right_for_normal_uniform_and_skewed_values():
+    generator = np.random.default_rng(9)
+    truths = {
+        "normal": stats.expected_maximum(10),
+        "uniform": 10 / 11 - 1 / 2,
+        "exponential": sum(1 / np.arange(2, 11)),
+    }
+    for name, draw in (
+        ("normal", generator.normal),
+        ("uniform", generator.uniform),
+        ("exponential", generator.exponential),
+    ):
+        found = np.mean([expected_excess(values) for values in draw(size=(4000, 10))])
+        assert found == pytest.approx(truths[name], rel=0.04), name
+    skewed = generator.exponential(size=(4000, 10))
+    by_deviation = skewed.std(axis=1, ddof=1).mean() * stats.expected_maximum(10)
+    assert abs(by_deviation / truths["exponential"] - 1) > 0.2  # what the L-moments are for
 
 
 def test_what_is_no_truth_value_is_refused():

@@ -68,11 +68,31 @@ def test_a_gain_of_this_committee_may_say_nothing_about_a_fresh_one(clear):
     assert "does not settle it" in found.fresh
 
 
+def test_few_seeds_that_differ_much_make_an_interval_rough(clear):
+    assert "rough" not in verdict(clear).fresh
+    by_seeds = dataclasses.replace(clear.procedure, seed_share=0.75)
+    for procedure in (by_seeds, dataclasses.replace(by_seeds, interval=Interval(-0.01, 0.05, 0.95), p_value=0.2)):
+        found = verdict(dataclasses.replace(clear, procedure=procedure)).fresh
+        assert found.endswith(
+            "75 % of that variance is other seeds, which 8 are few to judge by: take the interval as rough."
+        )
+    many = dataclasses.replace(by_seeds, committee_size=30)
+    assert "rough" not in verdict(dataclasses.replace(clear, procedure=many)).fresh
+
+
 def test_the_member_chosen_on_validation_is_named(clear):
     chosen = clear.primary.chosen
     found = verdict(clear).chosen
     assert found.startswith(f"Against seed {clear.members.chosen}, the best on validation (")
     assert f"wins {chosen.won} and loses {chosen.lost} samples" in found
+    assert f"(McNemar mid-p {p_text(chosen.p_mid)}, exact {p_text(chosen.p_exact)})" in found
+
+
+def test_the_mid_p_value_decides_about_the_chosen_member(clear):
+    between = dataclasses.replace(clear.primary.chosen, won=12, lost=3, p_exact=0.06, p_mid=0.04)
+    votes = (dataclasses.replace(clear.primary, chosen=between), *clear.votes[1:])
+    found = verdict(dataclasses.replace(clear, votes=votes)).chosen
+    assert found.endswith("it is better (McNemar mid-p p = 0.04, exact p = 0.06).")
 
 
 def test_the_best_on_test_is_called_a_selection_effect(clear):

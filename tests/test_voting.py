@@ -18,7 +18,7 @@ from scipy.stats import gmean, trim_mean
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.ensemble import VotingClassifier
 
-from seedvote import voting
+from seedvote import chunks, voting
 from seedvote.voting import RULES, WEIGHTED_RULES, Vote, stacking_weights, vote
 
 INF = np.inf
@@ -380,10 +380,22 @@ def test_chunks_do_not_show(rule, monkeypatch):
     weights = weights_for(rule, 6)
     whole = vote(logits, rule, weights=weights)
     for elements in (1, 24 * 7, 24 * 499):
-        monkeypatch.setattr(voting, "_CHUNK_ELEMENTS", elements)
+        monkeypatch.setattr(chunks, "CHUNK_ELEMENTS", elements)
         chunked = vote(logits, rule, weights=weights)
         assert_same(whole, chunked, exactly=True)
         np.testing.assert_array_equal(whole.votes, chunked.votes)
+
+
+@pytest.mark.parametrize("tie", voting.TIES)
+def test_several_rules_in_one_pass_decide_as_each_alone(tie):
+    logits = np.random.default_rng(9).integers(-3, 4, size=(6, 500, 4)).astype(np.float32)
+    weights = {"weighted": weights_for("weighted", 6)}
+    together = voting.vote_by_each(logits, RULES, tie=tie, weights=weights)
+    assert list(together) == list(RULES)
+    for rule, found in together.items():
+        alone = vote(logits, rule, tie=tie, weights=weights.get(rule))
+        assert_same(found, alone, exactly=True)
+        np.testing.assert_array_equal(found.votes, alone.votes)
 
 
 @pytest.mark.parametrize("rule", RULES)

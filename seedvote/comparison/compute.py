@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import softmax
 
 from seedvote import stats, voting
 from seedvote.comparison import rules
@@ -35,6 +35,7 @@ SELECTIVE_COVERAGES = (0.5, 0.8, 0.9, 0.95, 1.0)
 _CURVE_POINTS = 200
 _SLOW_RULES = ("median", "trimmed_mean", "borda", "weighted")
 _QUICK_ELEMENTS = 2**25
+_THREADS = 2
 _DOUBLE_ELEMENTS = 2**27  # 1 GiB of float64; larger comparisons keep probabilities in float32
 
 Floats = NDArray[np.float64]
@@ -61,23 +62,17 @@ def compare(
     rule, level, seed = plan.rule, plan.level, plan.resampling_seed
     if rule not in rules.PRIMARY_RULES:
         raise ValueError(unknown("vote", rule, rules.PRIMARY_RULES))
-    own_validation, own = _probabilities(validation[0]), _probabilities(test[0])
     targets = np.asarray(test[1], dtype=np.int64)
-    labels = test[0].argmax(axis=2).astype(np.int64)
+    on_validation, on_test = _alone(validation[0], validation[1]), _alone(test[0], targets)
+    own, labels = on_test.probabilities, on_test.labels
     right = labels == targets
-    members = _members(own_validation, validation[1], own, targets, seeds, level)
+    members = _members(on_validation, on_test, targets, seeds, level)
     chosen_rules, left_out = _order(rule, test[0].size)
-    # Two at a time: more would not fit into the memory that a large comparison may take.
-    with ThreadPoolExecutor(2) as pool:
-        votes = pool.map(lambda name: _vote(name, validation, test[0], plan.tie, seeds), chosen_rules)
-        decided = dict(zip(chosen_rules, votes, strict=True))
+    decided = _decided(chosen_rules, validation, test[0], plan.tie, seeds)
     primary = decided[rule][0]
     vote_right = primary.labels == targets
-    halves = stats.half_committees(len(seeds), limit=max(40, rules.affordable(labels, own.shape)), seed=seed)
-    halves_right = rules.committees_correct(plan, own, labels, targets, halves)
-    curve = rules.curve(plan, own, labels, targets)
-    labels_validation = validation[0].argmax(axis=2).astype(np.int64)
-    curve_validation = rules.curve(plan, own_validation, labels_validation, validation[1])
+    committees = rules.committees(plan, own, labels, targets)
+    curve_validation = rules.curve(plan, on_validation.probabilities, on_validation.labels, validation[1])
     per_class, confusions = _per_class(labels, primary.labels, targets, classes)
     soft = decided["soft"][0]
     return Comparison(
@@ -90,14 +85,16 @@ def compare(
         rules_left_out=left_out,
         votes=_votes(decided, right, seeds.index(members.chosen), targets, level, seed),
         beats_seed=stats.beats_random_seed(right, vote_right, level=level, seed=seed),
-        procedure=stats.procedure_difference(right, vote_right, halves, halves_right, level=level),
+        procedure=stats.procedure_difference(
+            right, vote_right, committees.halves, committees.halves_right, level=level
+        ),
         spread=Spread(stats.seed_spread(right, seed=seed), stats.variance_components(right)),
-        curve=_curve(curve),
+        curve=_curve(committees.curve),
         curve_on_validation=_curve(curve_validation),
-        forecast=rules.forecast(plan, curve, own, labels, targets),
+        forecast=stats.forecast(committees.curve, committees.without, level=level),
         diversity=stats.diversity(labels, targets),
         agreement=stats.agreement_table(labels, primary.labels, targets),
-        calibration=_calibration(own_validation, validation[1], soft.probabilities, targets),
+        calibration=_calibration(on_validation.probabilities, validation[1], soft.probabilities, targets),
         selective=_selective(own, soft.labels == targets),
         cost=cost,
         per_class=per_class,
@@ -116,37 +113,52 @@ def _order(rule: str, elements: int) -> tuple[list[str], dict[str, str]]:
     return [name for name in order if name not in _SLOW_RULES], dict.fromkeys(_SLOW_RULES, reason)
 
 
-def _probabilities(logits: Logits) -> NDArray[np.floating]:
+@dataclass(frozen=True, eq=False)
+class _Alone:
+    """Each member by itself on one split: probabilities ``[M, S, C]``, decisions ``[M, S]`` and scores."""
+
+    probabilities: NDArray[np.floating]
+    labels: Integers
+    scores: tuple[stats.Scores, ...]
+
+
+def _alone(logits: Logits, targets: Integers) -> _Alone:
     kind = np.float64 if logits.size <= _DOUBLE_ELEMENTS else np.float32
     probabilities: NDArray[np.floating] = np.empty(logits.shape, kind)
+    labels = np.empty(logits.shape[:2], dtype=np.int64)
 
-    def fill(member: int) -> None:
-        probabilities[member] = softmax(logits[member].astype(np.float64), axis=1)
+    def fill(member: int) -> stats.Scores:
+        values = probabilities[member] if kind is np.float64 else np.empty(logits.shape[1:])
+        _softmax(logits[member], values)
+        probabilities[member], labels[member] = values, logits[member].argmax(axis=1)
+        return stats.score(probabilities[member], targets, bins=CALIBRATION_BINS)
 
-    with ThreadPoolExecutor(2) as pool:
-        list(pool.map(fill, range(len(logits))))
-    return probabilities
+    with ThreadPoolExecutor(_THREADS) as pool:
+        scores = tuple(pool.map(fill, range(len(logits))))
+    return _Alone(probabilities, labels, scores)
 
 
-def _members(
-    validation: Logits,
-    validation_targets: Integers,
-    test: Logits,
-    targets: Integers,
-    seeds: Sequence[int],
-    level: float,
-) -> Members:
-    on_validation = stats.score_members(validation, validation_targets)
-    on_test = stats.score_members(test, targets)
+def _softmax(logits: Logits, into: NDArray[np.floating]) -> None:
+    """``scipy.special.softmax`` over the last axis, in place: fresh memory would take longer than the sums."""
+    np.subtract(logits, logits.max(axis=1, keepdims=True), out=into, dtype=np.float64)
+    np.exp(into, out=into)
+    into /= into.sum(axis=1, keepdims=True)
+
+
+def _members(on_validation: _Alone, on_test: _Alone, targets: Integers, seeds: Sequence[int], level: float) -> Members:
     each = tuple(
         MemberScores(int(seed), before, after, stats.wilson(round(after.accuracy * len(targets)), len(targets), level))
-        for seed, before, after in zip(seeds, on_validation, on_test, strict=True)
+        for seed, before, after in zip(seeds, on_validation.scores, on_test.scores, strict=True)
     )
     chosen = min(each, key=lambda one: (-one.validation.accuracy, one.validation.negative_log_likelihood, one.seed))
     best = min(each, key=lambda one: (-one.test.accuracy, one.seed))
-    effect = stats.selection_effect(test.argmax(axis=2) == targets)
+    effect = stats.selection_effect(on_test.labels == targets)
     return Members(
-        each, _summary(on_validation), _summary(on_test), chosen.seed, BestOnTest(best.seed, best.test.accuracy, effect)
+        each,
+        _summary(on_validation.scores),
+        _summary(on_test.scores),
+        chosen.seed,
+        BestOnTest(best.seed, best.test.accuracy, effect),
     )
 
 
@@ -159,11 +171,13 @@ def _summary(scores: Sequence[stats.Scores]) -> ScoreSummary:
     )
 
 
-def _vote(
-    rule: str, validation: tuple[Logits, Integers], test: Logits, tie: str, seeds: Sequence[int]
-) -> tuple[voting.Vote, Floats | None]:
-    weights = voting.stacking_weights(*validation, seeds=seeds) if rule == "weighted" else None
-    return voting.vote(test, rule, tie=tie, weights=weights, seeds=seeds), weights
+def _decided(
+    names: Sequence[str], validation: tuple[Logits, Integers], test: Logits, tie: str, seeds: Sequence[int]
+) -> dict[str, tuple[voting.Vote, Floats | None]]:
+    """The vote by each rule, and the weights of its members where it has any."""
+    weights = {name: voting.stacking_weights(*validation, seeds=seeds) for name in names if name == "weighted"}
+    votes = voting.vote_by_each(test, names, tie=tie, weights=weights, seeds=seeds)
+    return {name: (vote, weights.get(name)) for name, vote in votes.items()}
 
 
 def _votes(

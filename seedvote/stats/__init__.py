@@ -11,9 +11,18 @@ from seedvote.stats.calibration import (
     fit_temperature,
     reliability,
 )
-from seedvote.stats.committees import Curve, committee_sizes, soft_curve, subset_curve, worthwhile
+from seedvote.stats.committees import (
+    Curve,
+    Grid,
+    committee_sizes,
+    curve_of,
+    soft_curve,
+    subset_curve,
+    subset_grid,
+    worthwhile,
+)
 from seedvote.stats.diversity import AgreementBin, Diversity, agreement_table, diversity
-from seedvote.stats.forecast import Forecast, forecast, plurality_curves_without, soft_curves_without
+from seedvote.stats.forecast import Forecast, forecast, grids_without, plurality_curves_without, soft_curves_without
 from seedvote.stats.intervals import (
     BeatsSeed,
     CommitteeDifference,
@@ -57,6 +66,7 @@ from seedvote.stats.significance import (
     selection_effect,
     sign_flip,
 )
+from seedvote.stats.subset_votes import subsets_right
 from seedvote.stats.variance import Components, SeedSpread, seed_spread, variance_components
 
 __all__ = [
@@ -69,6 +79,7 @@ __all__ = [
     "Curve",
     "Diversity",
     "Forecast",
+    "Grid",
     "Interval",
     "McNemar",
     "Outvoted",
@@ -90,11 +101,13 @@ __all__ = [
     "committee_sizes",
     "confidence_scores",
     "correct_of_each",
+    "curve_of",
     "diversity",
     "expected_calibration_error",
     "expected_maximum",
     "fit_temperature",
     "forecast",
+    "grids_without",
     "half_committees",
     "holm",
     "mcnemar",
@@ -117,6 +130,8 @@ __all__ = [
     "soft_curve",
     "soft_curves_without",
     "subset_curve",
+    "subset_grid",
+    "subsets_right",
     "summarize",
     "variance_components",
     "wilson",

@@ -87,9 +87,10 @@ def checked_probabilities(probabilities: ArrayLike, targets: Integers | None = N
             "probabilities must have shape [samples, classes] with at least one of each, "
             f"but they have shape {list(values.shape)}."
         )
+    gaps = np.abs(values.sum(axis=1) - 1)
     # Written so that a NaN fails.
-    good = (values >= 0).all(axis=1) & (np.abs(values.sum(axis=1) - 1) <= _ROW_SUM_TOLERANCE)
-    if not good.all():
+    if not (values.min() >= 0 and gaps.max() <= _ROW_SUM_TOLERANCE):
+        good = (values >= 0).all(axis=1) & (gaps <= _ROW_SUM_TOLERANCE)
         raise ValueError(
             f"probabilities must be non-negative and sum to 1 for each sample, but sample "
             f"{np.flatnonzero(~good)[0]} is otherwise: apply a softmax if these are logits."
@@ -115,6 +116,14 @@ def checked_members(probabilities: ArrayLike, targets: Integers | None = None) -
             f"targets must be {values.shape[1]} classes in 0 .. {values.shape[2] - 1} to fit the probabilities, "
             f"but there are {len(targets)}, up to {targets.max()}."
         )
+    return values
+
+
+def checked_rows(probabilities: ArrayLike, targets: Integers | None = None) -> NDArray[np.generic]:
+    """``checked_members`` that also checks at once that all rows are probabilities."""
+    values = checked_members(probabilities, targets)
+    for member in values:
+        checked_probabilities(member)
     return values
 
 

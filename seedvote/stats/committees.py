@@ -8,18 +8,10 @@ from itertools import combinations
 from math import comb
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from seedvote.stats.arrays import (
-    CHUNK_ELEMENTS,
-    Booleans,
-    Floats,
-    Integers,
-    checked_members,
-    checked_shares,
-    checked_targets,
-    member_chunks,
-)
+from seedvote.stats.arrays import Booleans, Floats, Integers, checked_rows, checked_shares, checked_targets
+from seedvote.stats.subset_votes import subsets_right
 
 SUBSETS = 200
 _ALL_SIZES = 16
@@ -42,6 +34,20 @@ class Curve:
     subsets: tuple[int, ...]
     exact: bool
     per_sample: Floats
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """The committees behind a curve of ``members``: sizes, and for each of them positions of members ``[T, k]``."""
+
+    sizes: tuple[int, ...]
+    sets: tuple[Integers, ...]
+    members: int
+
+    @property
+    def committees(self) -> list[Integers]:
+        """All of them, size after size."""
+        return [row for group in self.sets for row in group]
 
 
 def committee_sizes(members: int, limit: int = _ALL_SIZES) -> tuple[int, ...]:
@@ -72,39 +78,33 @@ def soft_curve(
     1 .. M and rows that are no probabilities.
     """
     true = checked_targets(targets)
-    values = checked_members(probabilities, true)
-    return soft_curves_of(values, true, [np.arange(len(values))], [sizes], subsets, seed)[0]
+    values = checked_rows(probabilities, true)
+    grid = subset_grid(np.arange(len(values)), sizes, subsets, seed)
+    return curve_of(grid, subsets_right(grid.committees, values, true))
 
 
-def soft_curves_of(
-    values: NDArray[np.generic],
-    true: Integers,
-    kept: Sequence[Integers],
-    sizes: Sequence[Sequence[int] | None],
-    subsets: int,
-    seed: int,
-) -> tuple[Curve, ...]:
-    """``soft_curve`` of several choices of members in one pass over their probabilities ``[M, S, C]``.
+def subset_grid(kept: Integers, sizes: Sequence[int] | None, subsets: int = SUBSETS, seed: int = 0) -> Grid:
+    """The committees of a curve: for each size all of the kept members' where there are at most ``subsets``.
 
-    kept: positions of the members of each curve. sizes: committee sizes of each curve.
+    Otherwise that many distinct ones at random. kept: positions of members. sizes: default ``committee_sizes``.
+    Raises ``ValueError`` for sizes outside 1 .. M and for no subsets.
     """
-    wanted = [checked_sizes(each, len(chosen)) for each, chosen in zip(sizes, kept, strict=True)]
-    sets = [_all_subsets(len(chosen), each, subsets, seed) for each, chosen in zip(wanted, kept, strict=True)]
-    groups = [chosen[group] for chosen, each in zip(kept, sets, strict=True) for group in each]
-    rows = np.zeros((sum(map(len, groups)), len(values)))
-    for row, members in enumerate(members for group in groups for members in group):
-        rows[row, members] = 1
-    ends = np.cumsum([len(group) for group in groups])[:-1]
-    per_sample = np.empty((len(groups), len(true)))
-    totals = np.zeros(len(rows))
-    for piece, right in soft_right(rows, values, true):
-        totals += right.sum(axis=1)
-        per_sample[:, piece] = [part.mean(axis=0) for part in np.split(right, ends)]
-    accuracies = np.split(totals / len(true), ends)
-    starts = np.cumsum([0] + [len(each) for each in wanted])
-    return tuple(
-        _curve(len(chosen), each, own, per_sample[start : start + len(each)], accuracies[start : start + len(each)])
-        for chosen, each, own, start in zip(kept, wanted, sets, starts.tolist(), strict=False)
+    wanted = checked_sizes(sizes, len(kept))
+    return Grid(wanted, tuple(kept[group] for group in _all_subsets(len(kept), wanted, subsets, seed)), len(kept))
+
+
+def curve_of(grid: Grid, right: Floats | Booleans) -> Curve:
+    """The curve of a grid from whether each of its committees was right on each sample, ``[R, S]``."""
+    parts = np.split(right, np.cumsum([len(group) for group in grid.sets])[:-1])
+    accuracies = [part.mean(axis=1) for part in parts]
+    return Curve(
+        grid.members,
+        np.array(grid.sizes, dtype=np.int64),
+        np.array([values.mean() for values in accuracies]),
+        tuple(float(values.std(ddof=1)) if len(values) > 1 else None for values in accuracies),
+        tuple(len(group) for group in grid.sets),
+        all(len(group) == comb(grid.members, size) for group, size in zip(grid.sets, grid.sizes, strict=True)),
+        np.stack([part.mean(axis=0) for part in parts]),
     )
 
 
@@ -122,15 +122,9 @@ def subset_curve(
     fraction where ties are split). The subsets are those of ``soft_curve``. Raises ``ValueError`` for sizes
     outside 1 .. M and for answers outside 0 .. 1.
     """
-    wanted = checked_sizes(sizes, members)
-    sets = _all_subsets(members, wanted, subsets, seed)
-    per_sample, accuracies = [], []
-    for group in sets:
-        answers = [np.asarray(vote_correct(chosen)) for chosen in group]
-        right = np.stack([checked_shares("vote_correct", answer, answers[0].shape) for answer in answers])
-        per_sample.append(right.mean(axis=0))
-        accuracies.append(right.mean(axis=1))
-    return _curve(members, wanted, sets, np.stack(per_sample), accuracies)
+    grid = subset_grid(np.arange(members), sizes, subsets, seed)
+    answers = [np.asarray(vote_correct(chosen)) for chosen in grid.committees]
+    return curve_of(grid, np.stack([checked_shares("vote_correct", each, answers[0].shape) for each in answers]))
 
 
 def worthwhile(curve: Curve, *, tolerance: float = 0.001) -> int:
@@ -140,44 +134,6 @@ def worthwhile(curve: Curve, *, tolerance: float = 0.001) -> int:
     """
     good = curve.accuracy >= curve.accuracy[-1] - tolerance - 1e-12
     return int(curve.sizes[int(good.argmax())])
-
-
-def soft_right(rows: Floats, values: NDArray[np.generic], true: Integers) -> Iterator[tuple[slice, Booleans]]:
-    """Whether the soft vote of each subset is right, ``[T, S]``, in pieces along the samples.
-
-    rows: ``[T, M]``, a subset's members as ones among zeros. values: ``[M, S, C]``. A class that every member puts
-    below the class with the highest mean cannot win in any subset, so that most samples need few classes or none.
-    """
-    used = np.flatnonzero(rows.any(axis=0))
-    rows = rows[:, used]
-    for piece, chunk in member_chunks(values):
-        members = chunk[used]
-        top = members.mean(axis=0).argmax(axis=1)
-        highest = np.take_along_axis(members, top[np.newaxis, :, np.newaxis], axis=2)
-        possible = np.asarray((members >= highest).any(axis=0))
-        right = np.empty((len(rows), len(top)), dtype=np.bool_)
-        widths = 2 ** np.ceil(np.log2(possible.sum(axis=1))).astype(int)  # 1 where no other class can win
-        for width in np.unique(widths):
-            at = np.flatnonzero(widths == width)
-            # The possible classes first, in ascending order so that the lowest of tied ones still wins.
-            classes = np.argsort(~possible[at], axis=1, kind="stable")[:, :width]
-            right[:, at] = _winners(rows, members[:, at], classes) == true[piece][at]
-        yield piece, right
-
-
-def _winners(rows: Floats, members: Floats, classes: Integers) -> Integers:
-    """The class among ``classes`` ``[S, W]`` with the largest sum over each subset, ``[T, S]``."""
-    samples, width = classes.shape
-    if width == 1:
-        return np.broadcast_to(classes[:, 0], (len(rows), samples))
-    step = max(1, CHUNK_ELEMENTS // (len(rows) * width))
-    winners = np.empty((len(rows), samples), dtype=np.int64)
-    for start in range(0, samples, step):
-        piece = slice(start, start + step)
-        values = np.take_along_axis(members[:, piece], classes[np.newaxis, piece], axis=2)
-        sums = (rows @ values.reshape(len(values), -1)).reshape(len(rows), -1, width)
-        winners[:, piece] = np.take_along_axis(classes[piece], sums.argmax(axis=2).T, axis=1).T
-    return winners
 
 
 def _all_subsets(members: int, sizes: Sequence[int], limit: int, seed: int) -> list[Integers]:
@@ -203,20 +159,6 @@ def _subsets(members: int, size: int, limit: int, generator: np.random.Generator
         if drawn not in seen:
             seen.add(drawn)
             yield drawn
-
-
-def _curve(
-    members: int, sizes: Sequence[int], sets: Sequence[Integers], per_sample: Floats, accuracies: Sequence[Floats]
-) -> Curve:
-    return Curve(
-        members,
-        np.array(sizes, dtype=np.int64),
-        np.array([values.mean() for values in accuracies]),
-        tuple(float(values.std(ddof=1)) if len(values) > 1 else None for values in accuracies),
-        tuple(len(group) for group in sets),
-        all(len(group) == comb(members, size) for group, size in zip(sets, sizes, strict=True)),
-        per_sample,
-    )
 
 
 def checked_sizes(sizes: Sequence[int] | None, members: int) -> tuple[int, ...]:

@@ -7,16 +7,19 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.special import expit, logit
 from scipy.stats import t as student
 
-from seedvote.stats.arrays import Floats, Integers, checked_labels, checked_members, checked_targets
-from seedvote.stats.committees import Curve, committee_sizes, soft_curves_of
+from seedvote.stats.arrays import Floats, Integers, checked_labels, checked_rows, checked_targets
+from seedvote.stats.committees import Curve, Grid, committee_sizes, curve_of, subset_grid
 from seedvote.stats.intervals import Interval
 from seedvote.stats.plurality import plurality_curve
-from seedvote.stats.procedure import crossed_variance
+from seedvote.stats.procedure import CrossedVariance, crossed_variance
+from seedvote.stats.subset_votes import subsets_right
 
 SMALLEST_COMMITTEE = 4
 GROUPS = 10
+_SHARE_OF_FREEDOM = 0.4
 
 
 @dataclass(frozen=True)
@@ -43,8 +46,10 @@ def forecast(
     ``acc(k) = a - b / k``, the error of an average of k classifiers (Tumer and Ghosh, Pattern Recognition 29, 1996;
     for votes Cannings and Samworth, JRSS B 79, 2017), fitted to ``k >= 2`` by least squares with weights k, as the law
     holds for large k. The fit is linear in the curve, so that each example has a forecast of its own, and the
-    intervals come from ``crossed_variance``: over examples and, by the jackknife, over seeds. They hold as far as the
-    law does.
+    intervals come from ``crossed_variance``: over examples and, by the jackknife, over seeds. They are t intervals of
+    ``logit(accuracy)``, by the delta method, as accuracies near 1 are skewed (Agresti, Categorical Data Analysis, 2002,
+    section 3.1), and hold as far as the law does. The variance over seeds counts with 0.4 (M - 1) degrees of freedom,
+    as it scatters like one with so few (docs/statistics.md).
 
     without: curves of the same vote with each seed, or each of several groups of as many seeds, left out; without
     them the intervals are over random examples only. sizes: default 2M and 4M. Raises ``ValueError`` for
@@ -70,7 +75,8 @@ def forecast(
         per_sample = _per_sample(curve, size)
         value = float(per_sample.mean())
         parts = np.stack([_per_sample(each, size) for each in without]) if without else None
-        values.append(min(max(value, 0.0), 1.0))
+        value = min(max(value, 0.0), 1.0)
+        values.append(value)
         intervals.append(_interval(value, per_sample, parts, curve.members, max(kept, default=0), level))
     return Forecast(wanted, tuple(values), tuple(intervals), float(limit), float(-negative_slope), None)
 
@@ -95,16 +101,23 @@ def soft_curves_without(
     shapes and rows that are no probabilities.
     """
     true = checked_targets(targets)
-    values = checked_members(probabilities, true)
-    kept = _without(len(values))
-    if not kept:
+    values = checked_rows(probabilities, true)
+    grids = grids_without(len(values), subsets=subsets, seed=seed)
+    if not grids:
         return ()
-    return soft_curves_of(values, true, kept, [_fitted_sizes(len(each)) for each in kept], subsets, seed)
+    right = subsets_right([row for grid in grids for row in grid.committees], values, true)
+    parts = np.split(right, np.cumsum([len(grid.committees) for grid in grids])[:-1])
+    return tuple(curve_of(grid, part) for grid, part in zip(grids, parts, strict=True))
+
+
+def grids_without(members: int, *, subsets: int = 30, seed: int = 0) -> tuple[Grid, ...]:
+    """The committees behind the curves without each member, or each of ten groups; none for fewer than 4 members."""
+    return tuple(subset_grid(kept, _fitted_sizes(len(kept)), subsets, seed) for kept in _without(members))
 
 
 def _fitted_sizes(members: int) -> list[int]:
     """Sizes for the curve of fewer seeds; where there are many, a few are enough to fit two numbers."""
-    return [size for size in committee_sizes(members, limit=10) if size >= 2]
+    return [size for size in committee_sizes(members, limit=10 if members <= 2 * GROUPS else 5) if size >= 2]
 
 
 def _without(members: int) -> list[Integers]:
@@ -131,12 +144,14 @@ def _per_sample(curve: Curve, size: int) -> Floats:
 def _interval(
     value: float, per_sample: Floats, without: Floats | None, members: int, kept: int, level: float
 ) -> Interval:
-    if without is None:
-        variance, freedom = float(per_sample.var(ddof=1)) / len(per_sample), float(len(per_sample) - 1)
-    else:
+    crossed, freedom = CrossedVariance(0.0, float(per_sample.var(ddof=1)) / len(per_sample)), len(per_sample) - 1.0
+    if without is not None:
         crossed = crossed_variance(per_sample, without, members, kept)
-        variance, freedom = crossed.total, crossed.degrees_of_freedom
-    if variance <= 0:
+        freedom = crossed.degrees_of_freedom(_SHARE_OF_FREEDOM * (len(without) - 1), freedom)
+    if crossed.total <= 0:
         return Interval(None, None, level, "neither examples nor seeds show any spread of the forecast")
-    half = float(student.ppf((1 + level) / 2, freedom)) * variance**0.5
-    return Interval(min(max(value - half, 0.0), 1.0), min(max(value + half, 0.0), 1.0), level)
+    edge = 1 / (2 * len(per_sample))  # as close to 0 and 1 as an accuracy can be told from them
+    inside = min(max(value, edge), 1 - edge)
+    half = float(student.ppf((1 + level) / 2, freedom)) * crossed.total**0.5 / (inside * (1 - inside))
+    middle = float(logit(inside))
+    return Interval(min(float(expit(middle - half)), value), max(float(expit(middle + half)), value), level)

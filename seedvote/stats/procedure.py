@@ -19,16 +19,19 @@ from seedvote.stats.arrays import (
     Floats,
     Integers,
     checked_correct,
-    checked_members,
+    checked_rows,
     checked_shares,
     checked_targets,
 )
-from seedvote.stats.committees import soft_right, subsets_of
+from seedvote.stats.committees import subsets_of
 from seedvote.stats.intervals import Interval
+from seedvote.stats.subset_votes import committee_rows, subsets_right
 
 SMALLEST_COMMITTEE = 4
 _REPLICATES = 200
 _ROUNDING = 1e-18
+_LARGEST_CUT = 0.15  # of the examples' part, which a negative estimate of the seeds' part may take away
+_SHARE_OF_FREEDOM = 1 / 3
 
 
 @dataclass(frozen=True)
@@ -52,11 +55,28 @@ class ProcedureDifference:
 
 @dataclass(frozen=True)
 class CrossedVariance:
-    """Variance of a mean over examples that also depends on seeds: its total, and the seeds' own part of it."""
+    """Variance of a mean over examples that also depends on seeds.
 
-    total: float
+    seeds: the part that other seeds would bring on an endless test set; it may be a little below 0. examples: the rest.
+    """
+
     seeds: float
-    degrees_of_freedom: float
+    examples: float
+
+    @property
+    def total(self) -> float:
+        """Of both."""
+        return self.seeds + self.examples
+
+    @property
+    def seed_share(self) -> float:
+        """Part of the total that is the seeds', 0 .. 1."""
+        return max(self.seeds, 0.0) / self.total if self.total else 0.0
+
+    def degrees_of_freedom(self, of_seeds: float, of_examples: float) -> float:
+        """Of the total of two variances with so many each (Satterthwaite, Biometrics Bulletin 2, 1946)."""
+        spread = max(self.seeds, 0.0) ** 2 / of_seeds + self.examples**2 / of_examples
+        return self.total**2 / spread if spread else 1.0
 
 
 def procedure_difference(
@@ -70,7 +90,9 @@ def procedure_difference(
     """Is a vote of M seeds better than one seed, for seeds and examples that nobody has seen yet?
 
     The estimate, vote accuracy minus mean member accuracy, is unbiased for committees of the size M at hand. Its
-    variance is that of ``crossed_variance``, the interval ``estimate -+ t SE``.
+    variance is that of ``crossed_variance``, the interval ``estimate -+ t SE`` with Satterthwaite's degrees of freedom:
+    S - 1 for the examples and a third of M - 1 for the seeds, as the variance between seeds is itself estimated from
+    votes that jump, and scatters like one with as few (docs/statistics.md).
 
     correct: ``[M, S]``. vote_correct: ``[S]``, truth values, or fractions where ties are split. committees: ``[R, h]``,
     positions of the members of each smaller committee, from ``half_committees``. committees_correct: ``[R, S]``, the
@@ -85,14 +107,16 @@ def procedure_difference(
     if reason is None:
         chosen = _checked_committees(committees, members)
         votes = checked_shares("committees_correct", committees_correct, (len(chosen), samples))
-        singles = _rows(chosen, members) @ right / chosen.shape[1]
-        crossed = crossed_variance(differences, votes - singles, members, chosen.shape[1])
+        rows = committee_rows(chosen, members)
+        gains = votes - rows @ right / chosen.shape[1]
+        crossed = crossed_variance(differences, gains, members, chosen.shape[1])
         if crossed.total <= 0:
             reason = "neither examples nor seeds show any spread of the difference"
     if reason is not None:
         none = Interval(None, None, level, reason)
         return ProcedureDifference(difference, none, None, members, None, None, None, reason)
-    error, freedom = crossed.total**0.5, crossed.degrees_of_freedom
+    error = crossed.total**0.5
+    freedom = crossed.degrees_of_freedom(_SHARE_OF_FREEDOM * (min(members, len(chosen)) - 1), samples - 1)
     half = float(student.ppf((1 + level) / 2, freedom)) * error
     return ProcedureDifference(
         difference,
@@ -101,7 +125,7 @@ def procedure_difference(
         members,
         error,
         freedom,
-        crossed.seeds / crossed.total,
+        crossed.seed_share,
         None,
     )
 
@@ -111,11 +135,11 @@ def crossed_variance(values: Floats, replicates: Floats, members: int, kept: int
 
     ``Var = var_s(values) / S + V``. The first term covers new examples with these seeds, the seed-by-example part
     included (as for readers crossed with cases: Gallas, Academic Radiology 13, 2006). V is for new seeds on an endless
-    test set: the delete-d jackknife (Shao and Wu, Annals of Statistics 17, 1989) of
-    the covariance between two different examples,
-    ``V = h / (M - h) * mean over pairs s != t of cov_r(replicates_rs, replicates_rt)``, cut off at 0. Leaving out one
-    seed at a time would not do: whether a vote is right jumps, so that the jackknife needs large steps.
-    Degrees of freedom by Satterthwaite (Biometrics Bulletin 2, 1946), M - 1 for V and S - 1 for the first term.
+    test set: the delete-d jackknife (Shao and Wu, Annals of Statistics 17, 1989) of the covariance between two
+    different examples, ``V = h / (M - h) * mean over pairs s != t of cov_r(replicates_rs, replicates_rt)``.
+    Leaving out one seed at a time would not do: whether a vote is right jumps, so that the jackknife needs large steps.
+    V may be negative (Searle, Casella and McCulloch, Variance Components, 1992, chapter 4); to cut it
+    off at 0 would widen the interval on average. It is cut off where it would take more than 15 % from the first term.
 
     values: ``[S]``. replicates: ``[R, S]``, the same from ``kept`` (h) of the members each. S must be at least 2.
     """
@@ -126,10 +150,8 @@ def crossed_variance(values: Floats, replicates: Floats, members: int, kept: int
     raw = kept / (members - kept) * (of_sums - of_each) / (samples * (samples - 1))
     examples = float(values.var(ddof=1)) / samples
     # A rounding error of sums that cancel is no spread.
-    seeds, examples = (part if part > _ROUNDING else 0.0 for part in (raw, examples))
-    total = seeds + examples
-    spread = seeds**2 / (min(members, len(replicates)) - 1) + examples**2 / (samples - 1)
-    return CrossedVariance(total, seeds, total**2 / spread if spread else 1.0)
+    seeds, examples = (part if abs(part) > _ROUNDING else 0.0 for part in (raw, examples))
+    return CrossedVariance(max(seeds, -_LARGEST_CUT * examples), examples)
 
 
 def half_committees(members: int, *, limit: int = _REPLICATES, seed: int = 0) -> Integers:
@@ -163,13 +185,9 @@ def soft_correct_of_each(probabilities: ArrayLike, targets: ArrayLike, committee
     for rows that are no probabilities.
     """
     true = checked_targets(targets)
-    values = checked_members(probabilities, true)
+    values = checked_rows(probabilities, true)
     chosen = np.asarray(committees, dtype=np.int64)
-    if not len(chosen):
-        return np.empty((0, len(true)), dtype=np.bool_)
-    rows = _rows(_checked_committees(chosen, len(values)), len(values))
-    pieces = [right for _, right in soft_right(rows, values, true)]
-    return np.concatenate(pieces, axis=1)
+    return subsets_right(_checked_committees(chosen, len(values)) if len(chosen) else (), values, true)
 
 
 def _checked_committees(committees: ArrayLike, members: int) -> Integers:
@@ -182,13 +200,6 @@ def _checked_committees(committees: ArrayLike, members: int) -> Integers:
     if chosen.min() < 0 or chosen.max() >= members or (np.diff(np.sort(chosen, axis=1), axis=1) == 0).any():
         raise ValueError(f"Each committee must hold distinct positions in 0 .. {members - 1}, but one does not.")
     return chosen.astype(np.int64)
-
-
-def _rows(committees: Integers, members: int) -> Floats:
-    """Each committee's members as ones among zeros, ``[R, M]``."""
-    rows = np.zeros((len(committees), members))
-    np.put_along_axis(rows, committees, 1.0, axis=1)
-    return rows
 
 
 def _not_defined(members: int, samples: int) -> str | None:

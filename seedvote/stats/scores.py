@@ -64,12 +64,9 @@ def score(probabilities: ArrayLike, targets: ArrayLike, *, bins: int = CALIBRATI
     Raises ``ValueError`` for wrong shapes, targets outside ``0 .. C-1`` and rows that are no probabilities.
     """
     rows, true = _checked(probabilities, targets)
-    return Scores(
-        float((rows.argmax(axis=1) == true).mean()),
-        negative_log_likelihood(rows, true),
-        brier(rows, true),
-        expected_calibration_error(rows, true, bins=bins),
-    )
+    binned = binned_confidence(rows, true, bins)
+    chosen = rows[np.arange(len(rows)), true]
+    return Scores(float(binned[2].mean()), _log_loss(chosen), _brier(rows, chosen), _calibration_error(*binned, bins))
 
 
 def score_members(probabilities: ArrayLike, targets: ArrayLike) -> tuple[Scores, ...]:
@@ -85,8 +82,7 @@ def negative_log_likelihood(probabilities: ArrayLike, targets: ArrayLike) -> flo
     probabilities: ``[S, C]``. targets: ``[S]``. Raises ``ValueError`` as ``score`` does.
     """
     rows, true = _checked(probabilities, targets)
-    chosen = rows[np.arange(len(rows)), true]
-    return float(-np.log(np.clip(chosen, SMALLEST_PROBABILITY, 1.0)).mean()) + 0.0
+    return _log_loss(rows[np.arange(len(rows)), true])
 
 
 def brier(probabilities: ArrayLike, targets: ArrayLike) -> float:
@@ -96,8 +92,7 @@ def brier(probabilities: ArrayLike, targets: ArrayLike) -> float:
     probabilities: ``[S, C]``. targets: ``[S]``. Raises ``ValueError`` as ``score`` does.
     """
     rows, true = _checked(probabilities, targets)
-    chosen = rows[np.arange(len(rows)), true]
-    return float((np.square(rows).sum(axis=1) - 2 * chosen + 1).clip(0).mean())
+    return _brier(rows, rows[np.arange(len(rows)), true])
 
 
 def expected_calibration_error(probabilities: ArrayLike, targets: ArrayLike, *, bins: int = CALIBRATION_BINS) -> float:
@@ -108,17 +103,16 @@ def expected_calibration_error(probabilities: ArrayLike, targets: ArrayLike, *, 
     probabilities: ``[S, C]``. targets: ``[S]``. Raises ``ValueError`` as ``score`` does, and for no bins.
     """
     rows, true = _checked(probabilities, targets)
-    places, confidence, right = binned_confidence(rows, true, bins)
-    gaps = np.bincount(places, weights=right - confidence, minlength=bins)
-    return float(np.abs(gaps).sum() / len(rows))
+    return _calibration_error(*binned_confidence(rows, true, bins), bins)
 
 
 def binned_confidence(rows: Floats, true: Integers, bins: int) -> tuple[Integers, Floats, Floats]:
     """Bin, top probability and correctness of each sample, all ``[S]``."""
     if bins < 1:
         raise ValueError(f"At least one bin is needed, but bins is {bins}: try the default {CALIBRATION_BINS}.")
-    confidence = rows.max(axis=1)
-    right = (rows.argmax(axis=1) == true).astype(np.float64)
+    decided = rows.argmax(axis=1)
+    confidence = rows[np.arange(len(rows)), decided]
+    right = (decided == true).astype(np.float64)
     places = np.searchsorted(np.linspace(0, 1, bins + 1)[1:-1], confidence, side="left")
     return places.astype(np.int64), confidence, right
 
@@ -126,3 +120,17 @@ def binned_confidence(rows: Floats, true: Integers, bins: int) -> tuple[Integers
 def _checked(probabilities: ArrayLike, targets: ArrayLike) -> tuple[Floats, Integers]:
     true = checked_targets(targets)
     return checked_probabilities(probabilities, true), true
+
+
+def _log_loss(chosen: Floats) -> float:
+    return float(-np.log(np.clip(chosen, SMALLEST_PROBABILITY, 1.0)).mean()) + 0.0
+
+
+def _brier(rows: Floats, chosen: Floats) -> float:
+    squares = np.einsum("sc,sc->s", rows, rows)  # no array of all squares is made
+    return float((squares - 2 * chosen + 1).clip(0).mean())
+
+
+def _calibration_error(places: Integers, confidence: Floats, right: Floats, bins: int) -> float:
+    gaps = np.bincount(places, weights=right - confidence, minlength=bins)
+    return float(np.abs(gaps).sum() / len(places))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import comb
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -16,6 +17,8 @@ from seedvote.stats.arrays import Floats, Integers, checked_correct, checked_sha
 from seedvote.stats.variance import seed_spread
 
 SMALLEST_P = 1e-12  # what the Fourier sum of the sign-flip test resolves
+_NORMAL_L_KURTOSIS = float(30 / np.pi * np.arctan(2**0.5) - 9)  # 0.1226, Hosking 1990
+_NOTHING = 1e-40  # of a characteristic function: millions of them are far below what a float64 sum resolves
 _MOST_STEPS = 2**24
 _ROUNDED_STEPS = 2**17
 
@@ -42,8 +45,8 @@ class McNemar:
 class SelectionEffect:
     """What "the best of M seeds on the test set" owes to having looked at M.
 
-    observed_excess: best minus mean accuracy. expected_excess: what the largest of M normals with the observed
-    deviation exceeds their mean by. It is ``expected_real`` (what remains on fresh samples) plus
+    observed_excess: best minus mean accuracy. expected_excess: what the best of M seeds with the observed
+    distribution exceeds their mean by. It is ``expected_real`` (what remains on fresh samples) plus
     ``expected_luck`` (what is lost on them). ``None`` with a reason where the deviation is not defined.
     """
 
@@ -96,9 +99,15 @@ def sign_flip(differences: ArrayLike) -> float:
         return 1.0
     length = next_fast_len(2 * int((sizes * counts).sum()) + 1, real=True)
     phases = 2 * np.pi / length * np.arange(length // 2 + 1)
-    characteristic = np.ones(length // 2 + 1)
-    for size, count in zip(sizes, counts, strict=True):
-        characteristic *= _power(np.cos(phases * size), int(count))
+    living, product = np.arange(len(phases)), np.ones(len(phases))
+    for place in np.argsort(-counts, kind="stable"):
+        product *= _power(np.cos(phases[living] * sizes[place]), int(counts[place]))
+        # What many factors have made nothing stays nothing: most phases need a few of the factors.
+        kept = np.abs(product) > _NOTHING
+        if 2 * np.count_nonzero(kept) < len(kept):
+            living, product = living[kept], product[kept]
+    characteristic = np.zeros(len(phases))
+    characteristic[living] = product
     distribution = irfft(characteristic, length)
     tail = 2 * float(distribution[observed : length // 2 + 1].sum())  # the other half holds the negative sums
     return min(1.0, max(SMALLEST_P, tail))
@@ -141,8 +150,8 @@ def expected_maximum(count: int) -> float:
 def selection_effect(correct: ArrayLike) -> SelectionEffect:
     """Expected excess of the best of M members on the test set, and the part of it that is luck.
 
-    ``E[max of M] * sd``, where ``sd^2 = real + noise`` is the observed variance of the members' accuracies
-    (see ``seed_spread``). By regression to the mean, ``real / sd^2`` of the excess is the member's own.
+    The expected excess is that of ``expected_excess``. By regression to the mean ``real / sd^2`` of it is the member's
+    own, with ``sd^2 = real + noise`` the observed variance of the accuracies (see ``seed_spread``).
     correct: ``[M, S]``. Raises ``ValueError`` for wrong shapes.
     """
     right = checked_correct(correct)
@@ -151,9 +160,46 @@ def selection_effect(correct: ArrayLike) -> SelectionEffect:
     spread = seed_spread(right, splits=0)
     if spread.observed is None or spread.real is None:
         return SelectionEffect(len(right), excess, None, None, None, spread.reason)
-    expected = expected_maximum(len(right)) * spread.observed**0.5
+    expected = expected_excess(accuracies)
     share = min(1.0, spread.real / spread.observed) if spread.observed else 0.0
     return SelectionEffect(len(right), excess, expected, expected * share, expected * (1 - share), None)
+
+
+def expected_excess(values: Floats) -> float:
+    """Expected largest of as many fresh values, minus their mean, from the L-moments of at least two values.
+
+    ``E[max of M] - mean = sum_{r >= 1} (2r + 1) c_r l_(r+1)``, ``c_r = M (M - 1)!^2 / ((M - 1 - r)! (M + r)!)``
+    (Sillitto, Biometrika 56, 1969; Hosking, JRSS B 52, 1990). Spread, skewness and kurtosis, ``l_2 .. l_4``, are the
+    sample's, each without bias; all that is beyond them is a normal distribution's of the same spread.
+    """
+    count = len(values)
+    moments = l_moments(values)
+    expected = float(np.pi**0.5) * moments[1] * expected_maximum(count)
+    normal = (0.0, moments[1], 0.0, _NORMAL_L_KURTOSIS * moments[1])
+    for order in range(2, len(moments)):
+        weight = 2 * order + 1.0
+        for step in range(1, order + 1):
+            weight *= (count - step) / (count + step)
+        expected += weight * (moments[order] - normal[order])
+    return max(expected, 0.0)
+
+
+def l_moments(values: Floats) -> tuple[float, ...]:
+    """Unbiased L-moments ``l_1 .. l_4``, as many as there are values for (Hosking, JRSS B 52, 1990).
+
+    ``l_(r+1) = sum_k (-1)^(r-k) C(r, k) C(r+k, k) b_k`` with ``b_k = mean_i C(i, k) / C(n-1, k) x_i`` over the
+    ascending values ``x_0 .. x_(n-1)``.
+    """
+    count = len(values)
+    ordered = np.sort(values)
+    weighted = [
+        float(np.mean([comb(rank, k) / comb(count - 1, k) * value for rank, value in enumerate(ordered)]))
+        for k in range(min(count, 4))
+    ]
+    return tuple(
+        sum((-1) ** (r - k) * comb(r, k) * comb(r + k, k) * weighted[k] for k in range(r + 1))
+        for r in range(len(weighted))
+    )
 
 
 def paired_differences(correct: ArrayLike, vote_correct: ArrayLike) -> Floats:
