@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Sequence
@@ -18,10 +19,11 @@ def convolution_aware(
 ) -> None:
     """Draw the kernels of each filter orthogonal to one another in Fourier space, of mean square ``2 / fan_in``.
 
-    A kernel is the inverse Fourier transform of a real spectrum and therefore the same when turned by half a turn,
-    so only ``d`` of them can be orthogonal (5 of 3x3, 13 of 5x5); a filter with more inputs gets several such bases.
-    noise: SD of the normal noise that then breaks the symmetry, as a fraction of the kernels' root mean square.
-    Weights without a kernel (linear layers, 1x1) get an orthogonal matrix of the same mean square.
+    A kernel is the inverse Fourier transform of a real spectrum and therefore even: the same at ``x`` and at ``-x``,
+    counted modulo its sides. So only ``d`` of them can be orthogonal (5 of 3x3, 13 of 5x5); a filter with more inputs
+    gets several such bases. noise: SD of the normal noise that then breaks the symmetry, as a fraction of the
+    kernels' root mean square. Weights without a kernel (linear layers, 1x1) get an orthogonal matrix of the same mean
+    square.
 
     Source: Aghajanyan, "Convolution Aware Initialization", 2017 (arXiv:1702.06295).
 
@@ -30,23 +32,27 @@ def convolution_aware(
     """
     if noise < 0:
         raise ValueError(f"noise must be at least 0, got {noise}")
-    for weight in weights_within(module, name, tensor):
-        out, inputs, *kernel = weight.shape
-        if math.prod(kernel) == 1:
-            drawn = init.orthogonal_(torch.empty(weight.shape, dtype=weight.dtype), generator=generator)
-        else:
-            drawn = _orthogonal_kernels(out, inputs, kernel, weight.dtype, generator)
-            spread = noise * float(drawn.square().mean().sqrt())
-            drawn += spread * torch.randn(drawn.shape, dtype=weight.dtype, generator=generator)
-        fan_in = inputs * math.prod(kernel)
-        weight.copy_(drawn * math.sqrt(2 / fan_in) / drawn.square().mean().sqrt())
+    weights = list(weights_within(module, name, tensor))
+    out, inputs, *kernel = weights[0].shape
+    if math.prod(kernel) == 1:
+        matrices = [torch.empty(weight.shape, dtype=weight.dtype) for weight in weights]
+        drawn = torch.stack([init.orthogonal_(matrix, generator=generator) for matrix in matrices])
+    else:
+        # All groups in one go: a depthwise convolution has hundreds of them.
+        drawn = _orthogonal_kernels(len(weights) * out, inputs, kernel, tensor.dtype, generator)
+        drawn = drawn.reshape(len(weights), out, inputs, *kernel)
+        size = drawn.square().mean().sqrt()
+        drawn += noise * size * torch.randn(drawn.shape, dtype=tensor.dtype, generator=generator)
+    sizes = drawn.square().flatten(1).mean(1).sqrt().tolist()
+    for weight, own, size_now in zip(weights, drawn, sizes, strict=True):
+        weight.copy_(own * (math.sqrt(2 / (inputs * math.prod(kernel))) / size_now))
 
 
 def _orthogonal_kernels(
     out: int, inputs: int, kernel: Sequence[int], dtype: torch.dtype, generator: torch.Generator
 ) -> Tensor:
     """Return ``[out, in, *kernel]``; of each filter's kernels, ``d`` after ``d`` are orthonormal."""
-    spectra = _even_spectra(kernel, dtype)
+    spectra = _even_spectra(tuple(kernel)).to(dtype)
     dimensions = len(spectra)
     bases = math.ceil(inputs / dimensions)
     # The Q of a normal matrix, signs made unique, is uniform over the orthogonal matrices (Mezzadri, 2007).
@@ -60,7 +66,8 @@ def _orthogonal_kernels(
     return kernels
 
 
-def _even_spectra(kernel: Sequence[int], dtype: torch.dtype) -> Tensor:
+@functools.lru_cache(maxsize=16)
+def _even_spectra(kernel: tuple[int, ...]) -> Tensor:
     """Return an orthonormal basis ``[d, prod(kernel)]`` of the real spectra that belong to real kernels.
 
     Such a spectrum has the same value at a frequency and at its negative.
@@ -70,7 +77,7 @@ def _even_spectra(kernel: Sequence[int], dtype: torch.dtype) -> Tensor:
     for place, frequency in enumerate(frequencies):
         negative = frequencies.index(tuple(-part % side for part, side in zip(frequency, kernel, strict=True)))
         if place <= negative:
-            row = torch.zeros(len(frequencies), dtype=dtype)
+            row = torch.zeros(len(frequencies), dtype=torch.float64)
             row[[place, negative]] = 1.0 if place == negative else math.sqrt(0.5)
             rows.append(row)
     return torch.stack(rows)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -47,16 +48,28 @@ def lsuv(
             f"init.tolerance must be above 0 and init.iterations at least 1, got {tolerance} and {iterations}"
         )
     everywhere(model, generator, scheme="orthogonal", bias=bias)
-    names = {layer: name for name, layer in model.named_modules() if isinstance(layer, LAYERS)}
+    # A weight that is computed from other parameters, as weight normalisation does, cannot be scaled.
+    names = {
+        layer: name
+        for name, layer in model.named_modules()
+        if isinstance(layer, LAYERS) and isinstance(layer.weight, nn.Parameter)
+    }
     scaled: set[nn.Parameter] = set()
 
     def scale(layer: Any, given: tuple[Any, ...], options: dict[str, Any], output: Tensor) -> Tensor:
-        weight = layer.weight
-        assert isinstance(weight, nn.Parameter)
-        if weight not in scaled:
-            scaled.add(weight)
-            output = _to_unit_variance(
-                lambda: layer.forward(*given, **options), weight, names[layer], tolerance, iterations
+        if layer.weight in scaled:
+            return output
+        scaled.add(layer.weight)
+        for _ in range(iterations):
+            variance = _variance(output, names[layer])
+            if abs(variance - 1) <= tolerance:
+                return output
+            layer.weight /= variance**0.5
+            output = layer.forward(*given, **options)
+        if abs(_variance(output, names[layer]) - 1) > tolerance:
+            raise ValueError(
+                f"init=lsuv: the outputs of {names[layer]} do not get to unit variance within {tolerance} in "
+                f"{iterations} scalings: raise init.iterations or init.tolerance, or set init.bias=0"
             )
         return output
 
@@ -69,21 +82,11 @@ def lsuv(
             hook.remove()
 
 
-def _to_unit_variance(
-    forward: Callable[[], Tensor], weight: Tensor, name: str, tolerance: float, iterations: int
-) -> Tensor:
-    for _ in range(iterations + 1):
-        output = forward()
-        variance = float(output.var(correction=0))
-        if abs(variance - 1) <= tolerance:
-            return output
-        if not 0 < variance < float("inf"):
-            raise ValueError(f"init=lsuv cannot scale {name}: the variance of its outputs is {variance}")
-        weight /= variance**0.5
-    raise ValueError(
-        f"init=lsuv: the outputs of {name} have variance {variance:.3g} after {iterations} scalings, not 1 within "
-        f"{tolerance}: raise init.iterations or init.tolerance, or set init.bias=0"
-    )
+def _variance(output: Tensor, name: str) -> float:
+    variance = float(output.var(correction=0))
+    if not 0 < variance < math.inf:
+        raise ValueError(f"init=lsuv cannot scale {name}: the variance of its outputs is {variance}")
+    return variance
 
 
 @contextmanager
