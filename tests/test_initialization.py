@@ -49,26 +49,24 @@ def test_every_choice_trains_on_digits(choice, call, workplace):
         assert np.isfinite(member["history"][0]["validation_loss"])
 
 
-@pytest.mark.parametrize("network", ["lenet", "resnet"])
 @pytest.mark.parametrize("choice", CHOICES)
-def test_every_choice_suits_every_network(choice, network, colour_images):
-    depth = ["model.depth=8", "model.width=8"] if network == "resnet" else []
-    recipe = recipe_with(colour_images, f"init={choice}", f"model={network}", *depth)
-    one, again, other = first_weights(recipe, 3), first_weights(recipe, 3), first_weights(recipe, 4)
-    assert all(torch.isfinite(tensor).all() for tensor in one.values() if tensor.is_floating_point())
-    assert all(torch.equal(tensor, again[name]) for name, tensor in one.items())
-    assert all(torch.equal(tensor, other[name]) for name, tensor in one.items()) == (choice in SAME_FOR_ALL)
-
-
-@pytest.mark.parametrize("choice", CHOICES)
-def test_members_do_not_depend_on_the_global_generator(choice, small_digits):
-    recipe = recipe_with(small_digits, f"init={choice}", "model.hidden=[16]")
-    torch.manual_seed(1)
-    one = first_weights(recipe, 3)
-    torch.manual_seed(2)
-    before = torch.get_rng_state()
-    assert all(torch.equal(tensor, one[name]) for name, tensor in first_weights(recipe, 3).items())
-    assert torch.equal(torch.get_rng_state(), before)
+def test_every_choice_suits_every_network_and_follows_the_seed_alone(choice, colour_images):
+    values = recipe_of(composed(f"init={choice}", "model.hidden=[16]"))
+    for model in (
+        values["model"],
+        {"_target_": "seedvote.models.lenet"},
+        {"_target_": "seedvote.models.resnet", "depth": 8, "width": 8},
+    ):
+        recipe = build_recipe({**values, "model": model}, colour_images)
+        torch.manual_seed(1)
+        one, other = first_weights(recipe, 3), first_weights(recipe, 4)
+        torch.manual_seed(2)
+        before = torch.get_rng_state()
+        again = first_weights(recipe, 3)
+        assert torch.equal(torch.get_rng_state(), before)
+        assert all(torch.isfinite(tensor).all() for tensor in one.values())
+        assert all(torch.equal(tensor, again[name]) for name, tensor in one.items())
+        assert all(torch.equal(tensor, other[name]) for name, tensor in one.items()) == (choice in SAME_FOR_ALL)
 
 
 def careless(model: torch.nn.Module, generator: torch.Generator) -> None:
