@@ -161,6 +161,8 @@ def test_parts_that_are_not_there_are_refused(part, message):
     with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
         slices(part, (12, 6))
 
+    with pytest.raises(ValueError, match=r"^a single number has no parts$"):
+        slices(part, ())
     with pytest.raises(ValueError, match=r"init.rules\[0\].part="):
         ruled(constant("scale", 1, part="9:11"))
 

@@ -53,7 +53,7 @@ class Rule:
             except ValueError as error:
                 raise ValueError(f"{self.where}.part={self.part} of {name}: {error}") from error
         draw = self.bias if is_bias(name, parameter) else self.draw
-        if parameter.ndim == 1 and not draw.any_shape:
+        if parameter.ndim < 2 and not draw.any_shape:
             raise ValueError(
                 f"{self.where} matches {name} {list(parameter.shape)}, which has no inputs and outputs: match "
                 "weights alone, such as 'Linear' or 'Conv2d', or put "
@@ -99,6 +99,8 @@ def slices(part: str, shape: Sequence[int]) -> tuple[slice, ...]:
     Raises:
         ValueError: it is neither, or reaches beyond the tensor.
     """
+    if not shape:
+        raise ValueError("a single number has no parts")
     fraction = re.fullmatch(r"(\d+)/(\d+)", part.strip())
     if fraction:
         place, count = (int(number) for number in fraction.groups())
