@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import platform
 import subprocess
 from collections.abc import Mapping
@@ -9,13 +10,17 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
 from seedvote.config import PREPARATION_KEYS, TrainConfig, chosen_seeds, location_of, recipe_of, short_name
-from seedvote.data import network_inputs, prepare
+from seedvote.data import network_inputs, normalized, prepare
 from seedvote.initialization import initial_model
 from seedvote.optimization import optimizer_state, parameter_groups
 from seedvote.seeding import Streams
 from seedvote.store import Run, RunRecord, recipe_hash, unsaveable
-from seedvote.targets import bound_target, check_trusted, model_builder
+from seedvote.targets import bound_target, check_trusted, initializer, model_builder
 from seedvote.types import Data, Recipe, Source
 from seedvote.version import __version__
 
@@ -67,7 +72,7 @@ def build_recipe(recipe: Mapping[str, Any], data: Data) -> Recipe:
     """
     built = Recipe(
         build_model=model_builder(recipe["model"], data.input_shape, len(data.classes)),
-        initialize=bound_target(recipe["init"], "init"),
+        initialize=initializer(recipe["init"], functools.partial(_training_inputs, data, recipe["split_seed"])),
         augment=bound_target(recipe["augment"], "augment"),
         build_optimizer=bound_target(recipe["optimizer"], "optimizer"),
         build_scheduler=bound_target(recipe["scheduler"], "scheduler"),
@@ -122,6 +127,22 @@ def versions() -> dict[str, str]:
     """Return the versions that a result depends on."""
     others = {name: version(name) for name in ("torch", "torchvision", "numpy")}
     return {"seedvote": __version__, "python": platform.python_version(), **others}
+
+
+def _training_inputs(data: Data, split_seed: int, count: int) -> NDArray[np.float32]:
+    """Return ``count`` normalised training inputs ``[S, ...]`` (or all there are), the same for all members.
+
+    An array and contiguous, so that worker processes get it byte for byte.
+
+    Raises:
+        ValueError: ``count`` is no number of samples.
+    """
+    if not isinstance(count, int) or isinstance(count, bool) or count < 2:
+        raise ValueError(f"init.samples must be a whole number of at least 2, got {count!r}")
+    order = np.random.default_rng(split_seed).permutation(len(data.train))
+    chosen = data.train.inputs[torch.from_numpy(np.sort(order[:count]))]
+    inputs: NDArray[np.float32] = normalized(chosen, data.normalization).contiguous().numpy()
+    return inputs
 
 
 def _try_out(recipe: Recipe, data: Data) -> None:

@@ -75,6 +75,19 @@ def nudged(model: torch.nn.Module, generator: torch.Generator) -> None:
             parameter.copy_(torch.nextafter(parameter, torch.tensor(torch.inf)))
 
 
+def signs(module: torch.nn.Module, name: str, tensor: torch.Tensor, generator: torch.Generator, size: float) -> None:
+    """Draw plus or minus one size."""
+    tensor.copy_(size * (torch.rand(tensor.shape, generator=generator) - 0.5).sign())
+
+
+def one_after_the_other(
+    first: Callable[..., None], second: Callable[..., None], model: torch.nn.Module, generator: torch.Generator
+) -> None:
+    """Apply two schemes to one network."""
+    first(model, generator)
+    second(model, generator)
+
+
 def exploding(special: int, model: torch.nn.Module, generator: torch.Generator) -> None:
     """Give the member of one seed first weights that are finite, but whose products are not."""
     if generator.initial_seed() == Streams(special).number("init", 1):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -214,8 +215,9 @@ def test_help_names_every_key_and_choice(name, call):
         assert field.name in text or field.name in hidden, field.name
     if name == "train":
         for group in ("data", "model", "augment", "optimizer", "scheduler", "init", "engine", "experiment"):
-            (line,) = [line for line in text.splitlines() if line.startswith(f"  {group} ")]
-            listed = set(line.split()[1:])
+            # A long list goes on in the next line, under its first choice.
+            (choices,) = re.findall(rf"^ +{group} +(.*(?:\n {{17}}\S.*)*)", text, re.MULTILINE)
+            listed = set(choices.split())
             assert listed == {path.stem for path in (ROOT / "conf" / group).glob("*.yaml")}, group
 
 

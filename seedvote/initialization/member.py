@@ -1,8 +1,4 @@
-"""Schemes that draw a network's first weights.
-
-A scheme takes the network and a generator on the CPU that belongs to the member's ``init`` stream, and changes
-the weights in place.
-"""
+"""A member's network with its first weights."""
 
 from __future__ import annotations
 
@@ -15,10 +11,6 @@ from seedvote.types import Recipe
 CPU = torch.device("cpu")
 
 
-def default(model: nn.Module, generator: torch.Generator) -> None:
-    """Leave the weights as the network's own constructor drew them."""
-
-
 def initial_model(recipe: Recipe, streams: Streams) -> nn.Module:
     """Build a member's network with its first weights, on the CPU, from its ``init`` stream alone.
 
@@ -28,5 +20,6 @@ def initial_model(recipe: Recipe, streams: Streams) -> nn.Module:
     with restored_generators(CPU):
         seed_device(CPU, streams.number("init", 0))
         model = recipe.build_model()
-    recipe.initialize(model, torch.Generator().manual_seed(streams.number("init", 1)))
+        # Inside too: a user's scheme may draw from the global generator, and the member must not depend on its state.
+        recipe.initialize(model, torch.Generator().manual_seed(streams.number("init", 1)))
     return model
