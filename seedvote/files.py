@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import json
 import math
 import os
@@ -12,7 +13,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 # Room for the mean and standard deviation of a million features, say; a file at these limits takes 1 GiB to read.
 LARGEST_JSON = 64 * 2**20
@@ -85,7 +86,7 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def opened(path: str | os.PathLike[str]) -> BinaryIO:
+def opened(path: str | os.PathLike[str]) -> io.BufferedReader:
     """Open a regular file for reading bytes; a pipe would block, a device may never end.
 
     Raises:
