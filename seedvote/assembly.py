@@ -7,10 +7,20 @@ import subprocess
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
-from seedvote.config import PREPARATION_KEYS, TrainConfig, chosen_seeds, location_of, recipe_of, short_name
+from seedvote.config import (
+    LOCATION_KEYS,
+    PREPARATION_KEYS,
+    TrainConfig,
+    chosen_seeds,
+    location_of,
+    recipe_of,
+    short_name,
+)
 from seedvote.data import network_inputs, prepare
+from seedvote.errors import listed
 from seedvote.initialization import initial_model
 from seedvote.seeding import Streams
 from seedvote.store import Run, RunRecord, recipe_hash
@@ -40,16 +50,26 @@ def stored_data(run: Run, moved: Mapping[str, Any], trust: bool) -> Data:
     """Load the data of a stored run again and make sure that it is the same.
 
     moved: keys of its location that are other today; ``None`` for those that are not. trust: import a data source of
-    somebody else's.
+    somebody else's. Nothing is written where the run says: a cache is used only in a directory that is there, and
+    downloads go only to a ``root`` that the user names.
 
     Raises:
         ValueError: it is not there, is not the same, or would run a stranger's code.
     """
     record = run.record
+    named = {key: value for key, value in moved.items() if value is not None}
+    location = {**_known_location(run), **named}
+    if location.get("cache") is not None and not Path(location["cache"]).expanduser().is_dir():
+        location["cache"] = None
+    if "download" in location and "root" not in named:
+        location["download"] = False
+    recipe = {**record.recipe, "data": {**_without_location(record.recipe), **location}}
     if not trust:
-        check_trusted(record.recipe["data"], run.name)
-    location = {**record.location, **{key: value for key, value in moved.items() if value is not None}}
-    data = load_data(record.recipe, location)
+        check_trusted(recipe["data"], run.name, "data")
+    try:
+        data = load_data(recipe, {})
+    except (KeyError, TypeError, AttributeError, OverflowError) as error:
+        raise ValueError(f"{run.path / 'run.json'} is damaged: its data cannot be loaded ({error!r})") from error
     if data.fingerprint != record.fingerprint:
         raise ValueError(
             f"the data of run {run.name!r} is not what it was trained on (looked at "
@@ -122,6 +142,25 @@ def versions() -> dict[str, str]:
     """Return the versions that a result depends on."""
     others = {name: version(name) for name in ("torch", "torchvision", "numpy")}
     return {"seedvote": __version__, "python": platform.python_version(), **others}
+
+
+def _known_location(run: Run) -> dict[str, Any]:
+    """Return where a run says that its data lay; the recipe's hash does not cover that.
+
+    Raises:
+        ValueError: it says something else.
+    """
+    location = run.record.location
+    kinds = {"root": str, "file": str, "cache": str, "download": bool, "workers": int}
+    assert set(kinds) == set(LOCATION_KEYS)
+    wrong = [key for key, value in location.items() if value is not None and not isinstance(value, kinds.get(key, ()))]
+    if wrong:
+        raise ValueError(f"{run.path / 'run.json'} is damaged: {listed(wrong)} in its location is no place of data")
+    return location
+
+
+def _without_location(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in recipe["data"].items() if key not in LOCATION_KEYS}
 
 
 def _try_out(recipe: Recipe, data: Data) -> None:

@@ -104,7 +104,7 @@ def opened(path: str | os.PathLike[str]) -> io.BufferedReader:
 
 
 def refuse_way_out(path: Path, directory: Path) -> None:
-    """Refuse a path under a directory that a symbolic link leads out of it, before it is written to.
+    """Refuse a path under a directory that a symbolic link leads out of it, before it is read or written.
 
     Raises:
         ValueError: it leads out.
@@ -112,8 +112,8 @@ def refuse_way_out(path: Path, directory: Path) -> None:
     real = Path(os.path.realpath(path))
     if not real.is_relative_to(os.path.realpath(directory)):
         raise ValueError(
-            f"{path} is a symbolic link that leads out of {directory}, to {real}: nothing is written there; "
-            "put a directory in its place"
+            f"a symbolic link leads {path} out of {directory}, to {real}: nothing is read or written there; copy what "
+            "it leads to into its place if you know it"
         )
 
 

@@ -12,8 +12,9 @@ from hydra.utils import instantiate
 
 from seedvote.errors import unknown
 
-# What a run directory may name without the user's consent. Each is checked on the resolved object too.
-TRUSTED = ("seedvote.data", "seedvote.models", "torch.nn", "torchvision.models")
+# What a run directory may name without the user's consent, as a part of its recipe.
+DATA_SOURCES = ("arrays", "digits", "image_folder", "torchvision_dataset")
+NETWORK_PACKAGES = ("seedvote.models", "torch.nn", "torchvision.models")
 
 
 def bound_target(spec: Mapping[str, Any], where: str) -> functools.partial[Any]:
@@ -28,8 +29,11 @@ def bound_target(spec: Mapping[str, Any], where: str) -> functools.partial[Any]:
         root: BaseException = error
         while root.__cause__ is not None:
             root = root.__cause__
-        reason = str(root).splitlines()[0]
+        reason = (str(root) or type(root).__name__).splitlines()[0]
         raise ValueError(f"{where}._target_={spec['_target_']} cannot be used: {reason}") from error
+    except Exception as error:  # of keys that Hydra knows, such as _recursive_, with values that it does not
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ValueError(f"{where} cannot be used: {reason}") from error
     parameters = inspect.signature(bound.func).parameters
     if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         for option in bound.keywords:
@@ -47,37 +51,72 @@ def model_builder(spec: Mapping[str, Any], input_shape: Sequence[int], n_classes
     return functools.partial(bound, **{name: value for name, value in facts.items() if name in wanted})
 
 
-def check_trusted(spec: Mapping[str, Any], run: str) -> None:
-    """Refuse code that a run directory names and that is neither seedvote's nor a network of torch.
+def check_trusted(spec: Mapping[str, Any], run: str, part: str) -> None:
+    """Refuse code that the recipe of a run directory names and that is not what belongs into that part of it.
+
+    part: ``data``, which may name the sources of ``seedvote.data`` and nothing inside their options; or ``model``,
+    which may name networks of seedvote, torch.nn and torchvision, also as options of others.
 
     Raises:
         ValueError: a ``_target_`` leads elsewhere, or a value asks OmegaConf to look something up.
     """
-    pending: list[Any] = [spec]
+    allowed = _is_data_source if part == "data" else _is_network
+    pending: list[tuple[Any, bool]] = [(spec, True)]
     while pending:
-        value = pending.pop()
+        value, outermost = pending.pop()
         if isinstance(value, Mapping):
-            pending.extend(value.values())
-            if "_target_" in value and not _is_trusted(str(value["_target_"])):
+            pending += [(item, False) for item in value.values()]
+            if "_target_" in value and not (allowed(value["_target_"]) and (outermost or part == "model")):
                 raise ValueError(
-                    f"run {run!r} names code outside seedvote, torch.nn and torchvision.models: "
-                    f"{value['_target_']}; loading it would run that code, so add trust=true only if you know it"
+                    f"run {run!r} names code outside seedvote, torch.nn and torchvision.models as its {part}: "
+                    f"{str(value['_target_'])[:200]}; loading it would run that code, so add trust=true only if you "
+                    "know it"
                 )
         elif isinstance(value, (list, tuple)):
-            pending.extend(value)
+            pending += [(item, False) for item in value]
         elif isinstance(value, str) and "${" in value:
-            raise ValueError(f"run {run!r} holds the interpolation {value!r}, which no recipe of seedvote has")
+            raise ValueError(f"run {run!r} holds the interpolation {value[:200]!r}, which no recipe of seedvote has")
 
 
-def _is_trusted(target: str) -> bool:
-    def inside(name: str) -> bool:
-        return any(name == package or name.startswith(package + ".") for package in TRUSTED)
+def _is_data_source(target: object) -> bool:
+    found = _found(target, ("seedvote.data",))
+    return inspect.isfunction(found) and found.__qualname__ in DATA_SOURCES
 
-    # The path alone is not enough: torch.nn.functional.torch.hub.load begins well and ends badly.
-    if not inside(target):
+
+def _is_network(target: object) -> bool:
+    """Say whether a name leads to a network or to a function that builds one.
+
+    Not to any function: ``torch.nn.functional.torch.hub.load`` begins well and ends badly, and methods of the weights
+    of torchvision's networks download and unpickle what they are told to.
+    """
+    found = _found(target, NETWORK_PACKAGES)
+    if found is None:
         return False
+    # Not earlier: help and wrong command lines shall answer at once.
+    import torchvision
+    from torch import nn
+
+    if inspect.isclass(found):
+        return issubclass(found, nn.Module)
+    if not inspect.isfunction(found) or found.__qualname__.startswith("_"):
+        return False
+    if found.__module__ == "seedvote.models":
+        return found.__qualname__.isidentifier()
+    name = found.__name__
+    builders = torchvision.models.list_models(module=torchvision.models)
+    return name in builders and torchvision.models.get_model_builder(name) is found
+
+
+def _found(target: object, packages: tuple[str, ...]) -> Any:
+    """Return what a name in one of the packages leads to if it was defined there too, else ``None``."""
+
+    def inside(name: str) -> bool:
+        return any(name == package or name.startswith(package + ".") for package in packages)
+
+    if not isinstance(target, str) or not inside(target):
+        return None
     try:
         found = bound_target({"_target_": target}, "recipe").func
     except ValueError:
-        return False
-    return (inspect.isclass(found) or inspect.isfunction(found)) and inside(str(found.__module__))
+        return None
+    return found if inside(str(getattr(found, "__module__", ""))) else None

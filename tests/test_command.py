@@ -44,7 +44,7 @@ WRONG = {
     "checkpoints=checkpoints), got '../elsewhere'",
     "data=image_folder": "data.root has no default: add data.root=...",
     "model=lenet": "model lenet wants images of 28x28 or 32x32 pixels, got 8x8: use model=resnet or model=mlp",
-    "model=resnet model.depth=9": "model.depth must be 6n + 2 (8, 14, 20, 32, 44, 56, 110 ...), got 9",
+    "model=resnet model.depth=9": "model.depth must be 6n + 2 (8, 14, 20, 32, 44, 56, 110 ... 1202), got 9",
     "model=torchvision model.name=resnet81": "model.name 'resnet81' is not known: did you mean 'resnet18'?",
     "+model.widht=3": "option of seedvote.models.mlp 'model.widht' is not known: there are dropout, hidden, "
     "input_shape, n_classes",

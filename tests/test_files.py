@@ -181,5 +181,5 @@ def test_a_link_that_leaves_a_directory_is_refused(tmp_path):
     refuse_way_out(tmp_path / "link" / "seed-0000", tmp_path / "link")
     refuse_way_out(tmp_path / "link" / "seed-0000", run)
     for place in (run / "seed-0001", run / "seed-0001" / "model.safetensors", run / ".." / "elsewhere"):
-        with pytest.raises(ValueError, match="leads out of"):
+        with pytest.raises(ValueError, match="a symbolic link leads .* out of"):
             refuse_way_out(place, run)

@@ -61,15 +61,19 @@ def refuse_empty_class(labels: Tensor, classes: tuple[str, ...], where: str) -> 
         )
 
 
+def is_class_name(name: str) -> bool:
+    """Say whether a text can be printed and stored: what steers a terminal, or is no character, has no place in it."""
+    steering = any(unicodedata.category(letter) in ("Cc", "Cs") and letter not in "\t\n" for letter in name)
+    return len(name) <= LONGEST_NAME and not steering
+
+
 def _check_classes(classes: tuple[str, ...]) -> None:
     if len(classes) < 2:
         raise ValueError(f"a classifier needs at least 2 classes, but the data has {len(classes)}: {classes!r}.")
     twice = [name for name, count in Counter(classes).items() if count > 1]
     if twice:
         raise ValueError(f"class names must be unique, but {twice[0]!r} is the name of more than one class.")
-    # They are printed, and stored as UTF-8: what steers a terminal, or is no character, has no place in them.
-    strange = [name for name in classes if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in name)]
-    strange += [name for name in classes if len(name) > LONGEST_NAME]
+    strange = [name for name in classes if not is_class_name(name)]
     if strange:
         raise ValueError(
             f"the class name {strange[0][:LONGEST_NAME]!r} holds control characters or bytes that are no UTF-8, or is "
