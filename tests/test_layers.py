@@ -128,7 +128,8 @@ def test_nothing_unpickles_or_evaluates(path):
 
 @pytest.mark.parametrize("source", [
     "import pickle", "import dill as d", "from pickle import loads",
-    "import torch\ntorch.load('x', weights_only=False)", "from torch import load\nload('x')", "import torch as t\nt.save(1, 'x')",
+    "import torch\ntorch.load('x', weights_only=False)", "from torch import load\nload('x')",
+    "import torch as t\nt.save(1, 'x')",
     "eval('1')", "list(map(eval, 'x'))",
     "import builtins\nbuiltins.exec('1')", "__import__('os')", "import importlib\nimportlib.import_module(name)",
     "from importlib import import_module as f\nf(name)", "import os\nos.system('ls')",
