@@ -164,7 +164,7 @@ def _without_location(recipe: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _try_out(recipe: Recipe, data: Data) -> None:
-    """Take two samples through the network and build the optimizer, before anything is written."""
+    """Take two samples through the network and one step of the optimizer, before anything is written."""
     streams = Streams(0, recipe.vary, recipe.shared_seed)
     inputs = network_inputs(data.train.inputs[:2], data.normalization)
     shape = list(inputs.shape)
@@ -172,7 +172,6 @@ def _try_out(recipe: Recipe, data: Data) -> None:
         model = initial_model(recipe, streams)
         inputs = recipe.augment(inputs, streams.generator("augment", 0, 0))
         logits = model(inputs)
-        recipe.build_scheduler(recipe.build_optimizer(parameter_groups(model.parameters(), recipe.decay_all)), 10)
     except ValueError:
         raise
     except Exception as error:
@@ -184,6 +183,19 @@ def _try_out(recipe: Recipe, data: Data) -> None:
             f"the model must return logits [B, {len(data.classes)}], one for each class, "
             f"got {list(logits.shape)} for a batch of 2"
         )
+    try:
+        optimizer = recipe.build_optimizer(parameter_groups(model.parameters(), recipe.decay_all))
+        scheduler = recipe.build_scheduler(optimizer, 10)
+    except ValueError:
+        raise
+    except Exception as error:
+        raise ValueError(f"the optimizer or its schedule cannot be built: {type(error).__name__}: {error}") from error
+    try:  # of some options torch learns only when it uses them
+        logits.sum().backward()
+        optimizer.step()
+        scheduler.step()
+    except Exception as error:
+        raise ValueError(f"the optimizer cannot take a step: {type(error).__name__}: {error}") from error
 
 
 def _commit() -> str | None:

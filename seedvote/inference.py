@@ -180,9 +180,9 @@ def _check_record(run: Run) -> None:
 def _network(run: Run) -> nn.Module:
     """Build a run's network, if it has room in memory: a stored recipe may ask for one of any size."""
     record = run.record
-    build = model_builder(record.recipe["model"], record.input_shape, len(record.classes))
     with restored_generators(torch.device("cpu")):
         try:
+            build = model_builder(record.recipe["model"], record.input_shape, len(record.classes))
             with suppress(NotImplementedError), torch.device("meta"):  # shapes without memory
                 size = sum(tensor.nbytes for tensor in build().state_dict().values())
                 if size > physical_memory():

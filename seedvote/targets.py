@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, get_args, get_type_hints
 
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
@@ -34,20 +35,57 @@ def bound_target(spec: Mapping[str, Any], where: str) -> functools.partial[Any]:
     except Exception as error:  # of keys that Hydra knows, such as _recursive_, with values that it does not
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ValueError(f"{where} cannot be used: {reason}") from error
-    parameters = inspect.signature(bound.func).parameters
+    parameters = _parameters(bound.func)
     if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         for option in bound.keywords:
             if option not in parameters:
                 raise ValueError(unknown(f"option of {spec['_target_']}", f"{where}.{option}", parameters))
+    _check_types(bound, where)
     assert isinstance(bound, functools.partial)
     return bound
+
+
+def _parameters(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    try:
+        return inspect.signature(function).parameters
+    except (TypeError, ValueError):  # some functions in C do not say
+        return {"options": inspect.Parameter("options", inspect.Parameter.VAR_KEYWORD)}
+
+
+def _check_types(bound: functools.partial[Any], where: str) -> None:
+    """Hold the options of seedvote's own functions to their annotations, before anything is computed or written.
+
+    Raises:
+        ValueError: one is of another type.
+    """
+    function: Any = bound.func.__init__ if inspect.isclass(bound.func) else bound.func
+    if not str(getattr(function, "__module__", "")).startswith("seedvote."):
+        return
+    try:
+        hints = get_type_hints(function)
+    except NameError:  # a name that is imported for the type checker alone
+        return
+    for option, value in bound.keywords.items():
+        if option in hints and not _fits(value, hints[option]):
+            wanted = str(getattr(hints[option], "__name__", hints[option])).replace("collections.abc.", "")
+            raise ValueError(f"{where}.{option} must be {wanted}, got {str(value)[:200]!r}")
+
+
+def _fits(value: object, hint: Any) -> bool:
+    if isinstance(hint, UnionType):
+        return any(_fits(value, part) for part in get_args(hint))
+    if hint in (bool, str, NoneType):
+        return isinstance(value, hint)
+    if hint in (int, float):
+        return isinstance(value, (int, hint)) and not isinstance(value, bool)
+    return True  # lists and the like are checked where they are used
 
 
 def model_builder(spec: Mapping[str, Any], input_shape: Sequence[int], n_classes: int) -> Callable[[], Any]:
     """Return what builds the network; ``input_shape`` and ``n_classes`` are passed to targets that take them."""
     bound = bound_target(spec, "model")
     facts = {"input_shape": tuple(input_shape), "n_classes": n_classes}
-    wanted = inspect.signature(bound.func).parameters
+    wanted = _parameters(bound.func)
     return functools.partial(bound, **{name: value for name, value in facts.items() if name in wanted})
 
 

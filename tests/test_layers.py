@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "seedvote"
 
 LAYERS = [
-    {"types", "errors", "version"},
+    {"types", "errors", "limits", "version"},
     {"config", "targets", "seeding", "models", "schedules", "device", "files", "stats"},
     {"data", "augmentation", "initialization", "voting", "metrics", "store"},
     {"training", "inference", "comparison"},
