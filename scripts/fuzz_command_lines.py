@@ -266,8 +266,14 @@ def main() -> None:
         wrong = tried(lines, place)
         step = max(1, len(lines) // max(1, options.processes))
         sample = lines[::step][: options.processes]
-        also_wrong = tried(sample, place, in_a_process)
-        differ = [line for line in sample if in_this_process(line, place) != in_a_process(line, place)]
+        said: dict[Line, tuple[int, str, str]] = {}
+
+        def remembered(line: Line, place: Path) -> tuple[int, str, str]:
+            said[line] = in_a_process(line, place)
+            return said[line]
+
+        also_wrong = tried(sample, place, remembered)
+        differ = [line for line in sample if in_this_process(line, place) != said[line]]
     report(lines, wrong, "in one process")
     report(sample, also_wrong, "as processes of their own")
     print(f"{len(differ)} of {len(sample)} said something else as a process of their own")

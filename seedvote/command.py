@@ -7,6 +7,7 @@ Exit status: 0 done; 1 done, but something was left out or diverged; 2 wrong com
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import shlex
 import sys
@@ -45,6 +46,10 @@ def run_command(
     ConfigStore.instance().store(name=f"{name}_schema", node=schema)
     # Hydra then lets exceptions through to us instead of printing them its own way.
     os.environ["HYDRA_FULL_ERROR"] = "1"
+    for stream in (sys.stdout, sys.stderr):
+        # A file's name may hold bytes that are no UTF-8, and a terminal may know less than UTF-8.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     statuses: list[int] = []
     begun = False
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -184,6 +185,16 @@ def test_the_whole_path_without_a_terminal(process, workplace):
     rows = list(csv.DictReader((run / "predictions.csv").read_text().splitlines()))
     assert len(rows) == 100
     assert list(rows[0]) == ["index", "true", "predicted", "probability", "votes", "entropy", "seed_0", "seed_1"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of any bytes")
+def test_names_that_a_terminal_cannot_show_are_escaped(process, workplace, monkeypatch):
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    place = "checkpoints=" + os.fsdecode(b"caf\xe9")
+    trained = process("seedvote.train", *QUICK, "n_seeds=1", "run=it", place)
+    assert trained.returncode == 0, trained.stderr
+    assert "caf\\udce9/it" in trained.stdout
+    assert process("seedvote.predict", place).returncode == 0
 
 
 def test_help_is_readable_and_needs_no_torch(workplace):
