@@ -248,8 +248,10 @@ def _compare_problems(config: CompareConfig) -> list[str]:
     problems += [_name_problem("runs", name, config.checkpoints) for name in config.runs or [] if _is_bad_name(name)]
     if not 0 < config.level < 1:
         problems.append(f"level must be above 0 and below 1, such as 0.95, got {config.level}")
-    if not 0 <= config.seed <= LARGEST:
-        problems.append(f"seed must be at least 0 and at most {LARGEST}, got {config.seed}")
+    if config.seed < 0:
+        problems.append(f"seed must be at least 0, got {config.seed}")
+    if config.seed > LARGEST:
+        problems.append(f"seed must be at most {LARGEST}, got {config.seed}")
     if config.runs is not None:
         if len(set(config.runs)) < max(2, len(config.runs)):
             problems.append(f"runs names at least two runs and none twice, such as runs=[a,b], got {config.runs}")
@@ -296,10 +298,10 @@ def _spec_problems(config: TrainConfig) -> list[str]:
     if not isinstance(config.data.get("name", ""), str):
         problems.append(f"data.name must be a name, got {config.data['name']!r}")
     return problems + [
-        f"{key} must be a finite number, got {value}"
+        f"{key} must be a number that is finite and, if whole, at most {LARGEST}, got {value}"
         for group in GROUPS
         for key, value in leaves(getattr(config, group), group)
-        if isinstance(value, (int, float)) and not abs(value) < float(LARGEST)
+        if (isinstance(value, float) and not math.isfinite(value)) or (isinstance(value, int) and abs(value) > LARGEST)
     ]
 
 
