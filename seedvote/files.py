@@ -8,6 +8,7 @@ import io
 import json
 import math
 import os
+import re
 import stat
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -19,6 +20,8 @@ from typing import Any
 LARGEST_JSON = 64 * 2**20
 MOST_VALUES = 2_500_000
 DEEPEST_JSON = 100
+# Characters that steer a terminal, on which much of a run's records is shown; tabs and ends of lines do no harm.
+STEERING = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 
 
 @contextmanager
@@ -46,9 +49,12 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Write a JSON object, whole or not at all.
 
     Raises:
-        ValueError: it holds a number that is not finite, or is larger than ``read_json`` would take.
+        ValueError: ``read_json`` would not take it: it is too large or deep, or holds what is no number or text.
     """
     content = (json.dumps(value, indent=1, allow_nan=False) + "\n").encode()
+    problem = _json_problem(value)
+    if problem is not None:
+        raise ValueError(f"{path} would hold {problem}, and could not be read again")
     if len(content) > LARGEST_JSON or _values(content) > MOST_VALUES:
         raise ValueError(f"{path} would have {len(content)} bytes: that is more than seedvote reads again")
     with replaced(path) as temporary:
@@ -60,8 +66,8 @@ def read_json(path: Path) -> dict[str, Any]:
 
     Raises:
         ValueError: the file is absent, no regular file, larger than ``LARGEST_JSON``, damaged (not JSON in UTF-8,
-            nested deeper than ``DEEPEST_JSON``, a key twice, a number that no float holds, text that neither UTF-8
-            nor a file name has), or holds something else than an object; the message names it.
+            nested deeper than ``DEEPEST_JSON``, a key twice, a number that no float holds, text with control characters
+            or that neither UTF-8 nor a file name has), or holds something else than an object; the message names it.
     """
     try:
         with opened(path) as file:
@@ -156,6 +162,8 @@ def _json_problem(value: Any) -> str | None:
 
 
 def _is_no_text(text: str) -> bool:
+    if STEERING.search(text):
+        return True
     try:
         # Bytes of a file name that are not UTF-8 are text to Python, so that names can be kept.
         text.encode("utf-8", "surrogateescape")

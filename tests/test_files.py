@@ -17,9 +17,10 @@ from seedvote import files
 from seedvote.files import digest, read_json, refuse_way_out, write_json
 
 ROOT = Path(__file__).resolve().parent.parent
+TEXT = st.text(st.characters(exclude_categories=["Cc", "Cs"], include_characters="\n\r\t"))
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXT,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=4),
     max_leaves=20,
 )
 
@@ -41,6 +42,8 @@ DAMAGED = {
     "UTF-16": ('{"a": 1}'.encode("utf-16"), "not valid JSON (UnicodeDecodeError)"),
     "half a surrogate pair": (b'{"a": "\\ud83d"}', "holds '\\ud83d', which is no text"),
     "half a pair in a key": (b'{"\\udfff": 1}', "holds '\\udfff', which is no text"),
+    "a text that steers a terminal": (b'{"a": ["\\u001b[2J"]}', "holds '\\x1b[2J', which is no text"),
+    "a bell in a key": (b'{"\\u0007": 1}', "holds '\\x07', which is no text"),
     "a key twice": (b'{"a": {"b": 1, "b": 2}}', "not valid JSON (a key stands twice in one object)"),
     "a list": (b"[1]", "holds a list where an object was wanted"),
     "bytes of nothing": (bytes(1000), "not valid JSON (JSONDecodeError)"),
@@ -59,7 +62,7 @@ def test_json_that_is_none_is_refused_by_path_and_reason(damage, tmp_path):
 
 
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(value=st.dictionaries(st.text(), VALUES, max_size=4))
+@given(value=st.dictionaries(TEXT, VALUES, max_size=4))
 def test_what_is_written_is_read_back(value, tmp_path):
     path = tmp_path / "a.json"
     write_json(path, value)
@@ -78,6 +81,13 @@ def test_anything_else_is_read_or_refused(content, tmp_path):
     else:
         assert value == json.loads(path.read_bytes())
         json.dumps(value, allow_nan=False)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 10**400, "\ud800", "\x1b[2J", [[float("-inf")]]])
+def test_what_could_not_be_read_again_is_not_written(value, tmp_path):
+    with pytest.raises(ValueError, match="could not be read again|Out of range float"):
+        write_json(tmp_path / "a.json", {"a": value})
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_name_that_is_not_utf_8_is_text(tmp_path):

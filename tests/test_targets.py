@@ -251,11 +251,10 @@ def test_networks_that_cannot_be_built_are_refused_before_memory_is_taken(model,
 @pytest.mark.parametrize(("field", "value"), [
     ("input_shape", []), ("input_shape", [0, 8, 8]), ("input_shape", [-1, 8, 8]), ("input_shape", [10**18]),
     ("input_shape", [1, 8]), ("input_dtype", "float8"), ("mean", []), ("mean", [1.0] * 3), ("std", [0.0]), ("std", []),
-    ("classes", []), ("classes", ["a"]), ("classes", ["a", "a"]), ("classes", ["a", "\\u001b[2J"]), ("seeds", []),
+    ("classes", []), ("classes", ["a"]), ("classes", ["a", "a"]), ("classes", ["a", "long" * 100]), ("seeds", []),
     ("seeds", [0, 0]), ("seeds", [-1]), ("seeds", [10**300]),
 ])  # fmt: skip
 def test_values_that_no_training_wrote_are_refused(field, value, runs):
-    value = [name.replace("\\u001b", "\x1b") for name in value] if field == "classes" else value
     rewritten(runs / "small", lambda values: values.update({field: value}))
     with pytest.raises(ValueError, match=rf"run\.json is damaged: .*{field}.* cannot be what a training wrote"):
         load(runs / "small")
