@@ -24,9 +24,9 @@ from seedvote.errors import listed
 from seedvote.initialization import initial_model
 from seedvote.seeding import Streams
 from seedvote.store import Run, RunRecord, recipe_hash
-from seedvote.targets import bound_target, check_trusted, model_builder
+from seedvote.targets import bound_target, called, check_trusted, model_builder
 from seedvote.training import parameter_groups
-from seedvote.types import Data, Recipe, Source
+from seedvote.types import Data, Engine, Recipe, Source
 from seedvote.version import __version__
 
 
@@ -38,7 +38,7 @@ def load_data(recipe: Mapping[str, Any], location: Mapping[str, Any]) -> Data:
     """
     spec = {**recipe["data"], **location}
     preparation = {key: spec.pop(key, None) for key in PREPARATION_KEYS}
-    source = bound_target(spec, "data")()
+    source = called(spec, "data")
     if not isinstance(source, Source):
         raise ValueError(
             f"data._target_={spec['_target_']} must return a seedvote.types.Source, got {type(source).__name__}"
@@ -102,6 +102,19 @@ def build_recipe(recipe: Mapping[str, Any], data: Data) -> Recipe:
     )
     _try_out(built, data)
     return built
+
+
+def build_engine(spec: Mapping[str, Any]) -> Engine:
+    """Make the engine that a config names.
+
+    Raises:
+        ValueError: it is none, or its options are not right.
+    """
+    engine = called(spec, "engine")
+    if not hasattr(engine, "name") or not callable(getattr(engine, "train", None)):
+        raise ValueError(f"engine._target_={spec['_target_']} is no engine: choose one of those that -h lists")
+    made: Engine = engine
+    return made
 
 
 def run_record(config: TrainConfig, data: Data, command: str) -> RunRecord:

@@ -45,6 +45,24 @@ def bound_target(spec: Mapping[str, Any], where: str) -> functools.partial[Any]:
     return bound
 
 
+def called(spec: Mapping[str, Any], where: str) -> Any:
+    """Call what ``_target_`` names with its options and nothing else.
+
+    Raises:
+        ValueError: it cannot be imported, has no such option, or lacks one.
+    """
+    bound = bound_target(spec, where)
+    given = {*bound.keywords, *list(_parameters(bound.func))[: len(bound.args)]}
+    for name, parameter in _parameters(bound.func).items():
+        needed = parameter.default is parameter.empty and parameter.kind not in (
+            parameter.VAR_KEYWORD,
+            parameter.VAR_POSITIONAL,
+        )
+        if needed and name not in given:
+            raise ValueError(f"{spec['_target_']} needs the option {name}: add {where}.{name}=...")
+    return bound()
+
+
 def _parameters(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
     try:
         return inspect.signature(function).parameters
