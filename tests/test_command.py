@@ -50,6 +50,25 @@ WRONG = {
     "input_shape, n_classes",
     "model._target_=no.such.thing": "model._target_=no.such.thing cannot be used: No module named 'no'",
     "optimizer.lr=-1": "Invalid learning rate: -1",
+    "optimizer.lr=inf": "optimizer.lr must be a number that is finite and, if whole, at most 9223372036854775807, "
+    "got inf",
+    "optimizer.lr=fast": "the optimizer or its schedule cannot be built: TypeError: '<=' not supported between instances of "
+    "'float' and 'str'",
+    "vary=[{a:1}]": "vary must be a list of names, got {'a': 1} in it",
+    "n_seeds=1000000000000": "n_seeds must be at most 1000000, got 1000000000000",
+    "threads=5000": "threads must be at most 4096, got 5000",
+    "data.validation=null": "data.validation must be a fraction above 0 and below 1, got None",
+    "data.normalize=2": "data.normalize must be true or false, got 2",
+    "model.hidden=[0]": "model.hidden must be a list of whole numbers of at least 1, such as [64,32], got [0]",
+    "model.dropout=x": "model.dropout must be float, got 'x'",
+    "augment=crop augment.crop=-1": "augment.crop must be at least 0, got -1",
+    "engine.exact=maybe": "engine.exact must be bool, got 'maybe'",
+    "~engine.exact engine._target_=torch.nn.ReLU": "engine._target_=torch.nn.ReLU is no engine: choose "
+    "one of those that -h lists",
+    "data._target_=seedvote.models.mlp": "seedvote.models.mlp needs the option input_shape: add data.input_shape=...",
+    "checkpoints=/dev/null/x": "checkpoints=/dev/null/x cannot be a directory: /dev/null is something else",
+    "--nonsense": "unrecognized arguments: --nonsense; -h lists the keys, --hydra-help the flags",
+    "model=3": "model=3: Config group override must be a string or a list. Got int",
     "scheduler.warmup=2": "scheduler.warmup must be from 0 to 1, got 2",
 }  # fmt: skip
 
