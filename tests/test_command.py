@@ -52,8 +52,8 @@ WRONG = {
     "optimizer.lr=-1": "Invalid learning rate: -1",
     "optimizer.lr=inf": "optimizer.lr must be a number that is finite and, if whole, at most 9223372036854775807, "
     "got inf",
-    "optimizer.lr=fast": "the optimizer or its schedule cannot be built: TypeError: '<=' not supported between instances of "
-    "'float' and 'str'",
+    "optimizer.lr=fast": "the optimizer or its schedule cannot be built: TypeError: '<=' not supported "
+    "between instances of 'float' and 'str'",
     "vary=[{a:1}]": "vary must be a list of names, got {'a': 1} in it",
     "n_seeds=1000000000000": "n_seeds must be at most 1000000, got 1000000000000",
     "threads=5000": "threads must be at most 4096, got 5000",
