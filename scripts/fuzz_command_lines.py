@@ -264,8 +264,9 @@ def main() -> None:
             print(lines[options.case], *in_this_process(lines[options.case], place), sep="\n")
             return
         wrong = tried(lines, place)
-        step = max(1, len(lines) // max(1, options.processes))
-        sample = lines[::step][: options.processes]
+        report(lines, wrong, "in one process")
+        typed = [line for line in lines if "\0" not in "".join(line.arguments)]  # which no process can be given
+        sample = typed[:: max(1, len(typed) // max(1, options.processes))][: options.processes]
         said: dict[Line, tuple[int, str, str]] = {}
 
         def remembered(line: Line, place: Path) -> tuple[int, str, str]:
@@ -274,7 +275,6 @@ def main() -> None:
 
         also_wrong = tried(sample, place, remembered)
         differ = [line for line in sample if in_this_process(line, place) != said[line]]
-    report(lines, wrong, "in one process")
     report(sample, also_wrong, "as processes of their own")
     print(f"{len(differ)} of {len(sample)} said something else as a process of their own")
     for line in differ:
@@ -285,7 +285,7 @@ def main() -> None:
 
 def report(lines: list[Line], wrong: dict[Line, str], where: str) -> None:
     counts, bad = Counter(line.kind for line in lines), Counter(line.kind for line in wrong)
-    print(f"{len(lines)} invalid command lines {where}: {len(wrong)} did not end as they should")
+    print(f"{len(lines)} invalid command lines {where}: {len(wrong)} did not end as they should", flush=True)
     for kind, count in sorted(counts.items()):
         print(f"  {kind:12} {count:6} {bad[kind]:6} failed")
     for line, reason in list(wrong.items())[:60]:
