@@ -115,7 +115,7 @@ MALFORMED = [
 ]  # fmt: skip
 # What is no flag of Hydra's, or not with that value.
 FLAGS = [
-    "--config-name=nowhere", "--config-dir=nowhere", "--config-path=nowhere", "--cfg=nothing", "--package=x",
+    "--config-name=nowhere", "--config-dir=nowhere", "--config-path=nowhere", "--cfg=nothing",
     "--resolve", "--info=nothing", "-c", "--multirun hydra/launcher=nowhere", "hydra/sweeper=nowhere",
     "hydra/nothing=x", "hydra.nothing=1", "hydra/job_logging=nowhere", "--experimental-rerun=nowhere",
     "--hydra-help=x",
