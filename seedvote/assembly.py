@@ -8,20 +8,30 @@ import subprocess
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from seedvote.config import PREPARATION_KEYS, TrainConfig, chosen_seeds, location_of, recipe_of, short_name
+from seedvote.config import (
+    LOCATION_KEYS,
+    PREPARATION_KEYS,
+    TrainConfig,
+    chosen_seeds,
+    location_of,
+    recipe_of,
+    short_name,
+)
 from seedvote.data import network_inputs, normalized, prepare
+from seedvote.errors import listed
 from seedvote.initialization import initial_model
 from seedvote.optimization import optimizer_state, parameter_groups
 from seedvote.seeding import Streams
 from seedvote.store import Run, RunRecord, recipe_hash, unsaveable
-from seedvote.targets import bound_target, check_trusted, initializer, model_builder
-from seedvote.types import Data, Recipe, Source
+from seedvote.targets import bound_target, called, check_trusted, initializer, model_builder
+from seedvote.types import Data, Engine, Recipe, Source
 from seedvote.version import __version__
 
 
@@ -33,7 +43,7 @@ def load_data(recipe: Mapping[str, Any], location: Mapping[str, Any]) -> Data:
     """
     spec = {**recipe["data"], **location}
     preparation = {key: spec.pop(key, None) for key in PREPARATION_KEYS}
-    source = bound_target(spec, "data")()
+    source = called(spec, "data")
     if not isinstance(source, Source):
         raise ValueError(
             f"data._target_={spec['_target_']} must return a seedvote.types.Source, got {type(source).__name__}"
@@ -45,16 +55,26 @@ def stored_data(run: Run, moved: Mapping[str, Any], trust: bool) -> Data:
     """Load the data of a stored run again and make sure that it is the same.
 
     moved: keys of its location that are other today; ``None`` for those that are not. trust: import a data source of
-    somebody else's.
+    somebody else's. Nothing is written where the run says: a cache is used only in a directory that is there, and
+    downloads go only to a ``root`` that the user names.
 
     Raises:
         ValueError: it is not there, is not the same, or would run a stranger's code.
     """
     record = run.record
+    named = {key: value for key, value in moved.items() if value is not None}
+    location = {**_known_location(run), **named}
+    if location.get("cache") is not None and not Path(location["cache"]).expanduser().is_dir():
+        location["cache"] = None
+    if "download" in location and "root" not in named:
+        location["download"] = False
+    recipe = {**record.recipe, "data": {**_without_location(record.recipe), **location}}
     if not trust:
-        check_trusted(record.recipe["data"], run.name)
-    location = {**record.location, **{key: value for key, value in moved.items() if value is not None}}
-    data = load_data(record.recipe, location)
+        check_trusted(recipe["data"], run.name, "data")
+    try:
+        data = load_data(recipe, {})
+    except (KeyError, TypeError, AttributeError, OverflowError) as error:
+        raise ValueError(f"{run.path / 'run.json'} is damaged: its data cannot be loaded ({error!r})") from error
     if data.fingerprint != record.fingerprint:
         raise ValueError(
             f"the data of run {run.name!r} is not what it was trained on (looked at "
@@ -87,6 +107,19 @@ def build_recipe(recipe: Mapping[str, Any], data: Data) -> Recipe:
     )
     _try_out(built, data)
     return built
+
+
+def build_engine(spec: Mapping[str, Any]) -> Engine:
+    """Make the engine that a config names.
+
+    Raises:
+        ValueError: it is none, or its options are not right.
+    """
+    engine = called(spec, "engine")
+    if not hasattr(engine, "name") or not callable(getattr(engine, "train", None)):
+        raise ValueError(f"engine._target_={spec['_target_']} is no engine: choose one of those that -h lists")
+    made: Engine = engine
+    return made
 
 
 def run_record(config: TrainConfig, data: Data, command: str) -> RunRecord:
@@ -145,6 +178,25 @@ def _training_inputs(data: Data, split_seed: int, count: int) -> NDArray[np.floa
     return inputs
 
 
+def _known_location(run: Run) -> dict[str, Any]:
+    """Return where a run says that its data lay; the recipe's hash does not cover that.
+
+    Raises:
+        ValueError: it says something else.
+    """
+    location = run.record.location
+    kinds = {"root": str, "file": str, "cache": str, "download": bool, "workers": int}
+    assert set(kinds) == set(LOCATION_KEYS)
+    wrong = [key for key, value in location.items() if value is not None and not isinstance(value, kinds.get(key, ()))]
+    if wrong:
+        raise ValueError(f"{run.path / 'run.json'} is damaged: {listed(wrong)} in its location is no place of data")
+    return location
+
+
+def _without_location(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in recipe["data"].items() if key not in LOCATION_KEYS}
+
+
 def _try_out(recipe: Recipe, data: Data) -> None:
     """Take two samples through the network and one step of the optimizer, before anything is written."""
     streams = Streams(0, recipe.vary, recipe.shared_seed)
@@ -154,24 +206,33 @@ def _try_out(recipe: Recipe, data: Data) -> None:
         model = initial_model(recipe, streams)
         inputs = recipe.augment(inputs, streams.generator("augment", 0, 0))
         logits = model(inputs)
-        optimizer = recipe.build_optimizer(parameter_groups(model.parameters(), recipe.decay_all))
-        recipe.build_scheduler(optimizer, 10)
-        logits.sum().backward()
-        optimizer.step()
-        odd = unsaveable(optimizer_state(optimizer, dict(model.named_parameters())))
     except ValueError:
         raise
     except Exception as error:
         raise ValueError(
             f"the recipe fails on two samples of shape {shape}: {type(error).__name__}: {error}"
         ) from error
-    if odd:
-        raise ValueError(f"the optimizer's state cannot be saved, for a crash to be survived: {odd}: choose another")
     if list(logits.shape) != [2, len(data.classes)]:
         raise ValueError(
             f"the model must return logits [B, {len(data.classes)}], one for each class, "
             f"got {list(logits.shape)} for a batch of 2"
         )
+    try:
+        optimizer = recipe.build_optimizer(parameter_groups(model.parameters(), recipe.decay_all))
+        scheduler = recipe.build_scheduler(optimizer, 10)
+    except ValueError:
+        raise
+    except Exception as error:
+        raise ValueError(f"the optimizer or its schedule cannot be built: {type(error).__name__}: {error}") from error
+    try:  # of some options torch learns only when it uses them
+        logits.sum().backward()
+        optimizer.step()
+        scheduler.step()
+    except Exception as error:
+        raise ValueError(f"the optimizer cannot take a step: {type(error).__name__}: {error}") from error
+    odd = unsaveable(optimizer_state(optimizer, dict(model.named_parameters())))
+    if odd:
+        raise ValueError(f"the optimizer's state cannot be saved, for a crash to be survived: {odd}: choose another")
 
 
 def _commit() -> str | None:

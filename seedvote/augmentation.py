@@ -39,8 +39,11 @@ def images(
     centred on a random pixel (DeVries and Taylor, 2017), cut off at the border.
 
     Raises:
-        ValueError: the inputs are no images.
+        ValueError: the inputs are no images, or an option is negative.
     """
+    for name, value in (("crop", crop), ("cutout", cutout), ("rotate", rotate), ("scale", scale), ("shear", shear)):
+        if not 0 <= value < math.inf:
+            raise ValueError(f"augment.{name} must be at least 0, got {value}")
     if inputs.ndim != 4:
         raise ValueError(
             f"augment wants images [B, channels, height, width], got {list(inputs.shape)}: set augment=none"

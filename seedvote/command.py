@@ -6,10 +6,13 @@ Exit status: 0 done; 1 done, but something was left out or diverged; 2 wrong com
 
 from __future__ import annotations
 
+import argparse
+import io
 import os
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -43,9 +46,16 @@ def run_command(
     ConfigStore.instance().store(name=f"{name}_schema", node=schema)
     # Hydra then lets exceptions through to us instead of printing them its own way.
     os.environ["HYDRA_FULL_ERROR"] = "1"
+    for stream in (sys.stdout, sys.stderr):
+        # A file's name may hold bytes that are no UTF-8, and a terminal may know less than UTF-8.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     statuses: list[int] = []
+    begun = False
 
     def guarded(composed: DictConfig) -> None:
+        nonlocal begun
+        begun = True
         try:
             statuses.append(task(check(composed)))
         # Caught here, not outside: Hydra would print a report of its own on the way out.
@@ -57,24 +67,44 @@ def run_command(
             sys.exit(INTERRUPTED)
         except BrokenPipeError:
             _leave_quietly()
+        except OSError as error:
+            _fail([f"{error.filename or 'a file'} cannot be read or written: {error.strerror or error}"])
 
     application = hydra.main(version_base="1.3", config_path=CONF_DIR, config_name=name)(guarded)
     try:
         _warn_of_shadowed_files()
-        application()
+        with _flags_in_a_sentence():
+            application()
         sys.stdout.flush()
-    except (HydraException, OmegaConfBaseException) as error:
-        _fail(_mistakes(name, check, error))
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
         _leave_quietly()
+    except Exception as error:  # Hydra lets through what its parser and OmegaConf raise
+        if begun:
+            raise
+        _fail(_mistakes(name, check, error))
     sys.exit(max(statuses, default=0))
 
 
 def command_line(module: str) -> str:
     """Return the command that is running, as it can be typed again."""
     return shlex.join(["python", "-m", module, *sys.argv[1:]])
+
+
+@contextmanager
+def _flags_in_a_sentence() -> Iterator[None]:
+    """Let argparse, which reads Hydra's flags, report a wrong one as everything else is reported."""
+    own = argparse.ArgumentParser.error
+
+    def fail(parser: argparse.ArgumentParser, message: str) -> NoReturn:
+        _fail([f"{message}; -h lists the keys, --hydra-help the flags"])
+
+    argparse.ArgumentParser.error = fail  # type: ignore[assignment,method-assign]
+    try:
+        yield
+    finally:
+        argparse.ArgumentParser.error = own  # type: ignore[method-assign]
 
 
 def _leave_quietly() -> NoReturn:
@@ -104,7 +134,7 @@ def _mistakes(name: str, check: Callable[[DictConfig], Any], error: Exception) -
             try:
                 composed = hydra.compose(name, [*good, argument])
                 good.append(argument)
-            except (HydraException, OmegaConfBaseException) as mistake:
+            except Exception as mistake:  # as in run_command
                 problems.append(_sentence(mistake, [argument], _keys(composed)))
         try:
             check(composed)
@@ -122,7 +152,7 @@ def _sentence(error: BaseException, arguments: list[str], keys: list[str] | None
         group, _, choice = error.missing_cfg_file.rpartition("/")
         return unknown(group or "config", choice, error.options or [])
     cause = error.__cause__ if isinstance(error, HydraException) else error
-    first = str(cause or error).splitlines()[0]
+    first = (str(cause or error) or type(error).__name__).splitlines()[0]
     name, _, value = given.partition("=")
     if isinstance(cause, MissingMandatoryValue):
         return f"{cause.full_key} has no default: add {cause.full_key}=..."

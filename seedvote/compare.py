@@ -149,7 +149,7 @@ def _cost(ensemble: Ensemble, seconds: list[float], devices: list[str], samples:
 
 def _report(study: Study, other: Study | None, config: CompareConfig) -> int:
     from seedvote.comparison import against
-    from seedvote.files import write_json
+    from seedvote.files import refuse_way_out, write_json
     from seedvote.report import SAMPLE
     from seedvote.summary import summary
     from seedvote.verdict import rival_sentences, verdict
@@ -157,6 +157,8 @@ def _report(study: Study, other: Study | None, config: CompareConfig) -> int:
     found = verdict(study.comparison, study.data.sample)
     rivals = [(other.run.name, against(study.comparison, other.comparison))] if other else []
     directory = Path(config.output) if config.output is not None else study.run.path / "report"
+    if config.output is None:
+        refuse_way_out(directory, study.run.path)
     directory.mkdir(parents=True, exist_ok=True)
     values = _values(study, found)
     values["rivals"] = [

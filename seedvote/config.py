@@ -7,6 +7,7 @@ help and wrong command lines answer at once.
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -16,12 +17,22 @@ from typing import Any, TypeVar
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from seedvote.errors import listed, unknown
+from seedvote.limits import (
+    LARGEST,
+    MOST_SEEDS,
+    MOST_THREADS,
+    directory_problems,
+    is_number,
+    leaves,
+    wrong_elements,
+)
 from seedvote.types import STREAMS
 
 _PACKAGE = Path(__file__).resolve().parent
 # Inside an installed wheel the configs lie in the package; in a checkout, beside it.
 CONF_DIR = str(_PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent / "conf")
 
+GROUPS = ("data", "augment", "model", "init", "optimizer", "scheduler", "engine")
 RECIPE_KEYS = (
     "data", "augment", "model", "init", "optimizer", "scheduler", "epochs", "batch_size", "label_smoothing",
     "clip_norm", "decay_all", "patience", "vary", "shared_seed", "split_seed",
@@ -148,7 +159,9 @@ def _checked(composed: DictConfig, kind: type[_Config], problems_of: Callable[[_
     problems = [unknown("key", str(key), known) for key in composed if key not in known]
     config = OmegaConf.to_object(composed)
     assert isinstance(config, kind)
-    problems += problems_of(config)
+    # The other checks rely on what the schema says, which OmegaConf does not hold inside lists.
+    wrong = wrong_elements(config, kind)
+    problems += wrong or problems_of(config)
     if problems:
         raise ValueError("\n".join(problems))
     return config
@@ -201,13 +214,24 @@ def _train_problems(config: TrainConfig) -> list[str]:
         for key, least in smallest.items()
         if getattr(config, key) < least
     ]
-    if config.split_seed >= 2**32:
-        problems.append(f"split_seed must be below 2**32, got {config.split_seed}")
+    largest = {
+        "n_seeds": MOST_SEEDS,
+        "first_seed": LARGEST - MOST_SEEDS,
+        "shared_seed": LARGEST,
+        "split_seed": 2**32 - 1,
+        "epochs": LARGEST,
+        "batch_size": LARGEST,
+    }
+    problems += [
+        f"{key} must be at most {most}, got {getattr(config, key)}"
+        for key, most in largest.items()
+        if getattr(config, key) > most
+    ]
     if config.patience is not None and config.patience < 1:
         problems.append(f"patience must be at least 1, or null for no early stopping, got {config.patience}")
     if not 0 <= config.label_smoothing < 1:
         problems.append(f"label_smoothing must be at least 0 and below 1, got {config.label_smoothing}")
-    if config.clip_norm is not None and not config.clip_norm > 0:
+    if config.clip_norm is not None and not 0 < config.clip_norm < math.inf:
         problems.append(f"clip_norm must be above 0, or null for no clipping, got {config.clip_norm}")
     if not config.save_every >= 0:
         problems.append(f"save_every must be at least 0 seconds, got {config.save_every}")
@@ -218,20 +242,25 @@ def _train_problems(config: TrainConfig) -> list[str]:
 
 
 def _predict_problems(config: PredictConfig) -> list[str]:
-    problems = _place_problems(config)
+    problems = _place_problems(config) + directory_problems("output", config.output)
+    problems += [
+        f"{key} is empty: name a place, or leave it out" for key in ("images", "arrays") if getattr(config, key) == ""
+    ]
     if config.images and config.arrays:
         problems.append("images= and arrays= cannot be predicted in one go: give one of them")
     return problems
 
 
 def _compare_problems(config: CompareConfig) -> list[str]:
-    problems = _seeds_problems(config.seeds) + _place_problems(config)
+    problems = _seeds_problems(config.seeds) + _place_problems(config) + directory_problems("output", config.output)
     problems += [_name_problem("rival", config.rival, config.checkpoints)] if _is_bad_name(config.rival) else []
     problems += [_name_problem("runs", name, config.checkpoints) for name in config.runs or [] if _is_bad_name(name)]
     if not 0 < config.level < 1:
         problems.append(f"level must be above 0 and below 1, such as 0.95, got {config.level}")
     if config.seed < 0:
         problems.append(f"seed must be at least 0, got {config.seed}")
+    if config.seed > LARGEST:
+        problems.append(f"seed must be at most {LARGEST}, got {config.seed}")
     if config.runs is not None:
         if len(set(config.runs)) < max(2, len(config.runs)):
             problems.append(f"runs names at least two runs and none twice, such as runs=[a,b], got {config.runs}")
@@ -253,29 +282,40 @@ def _seeds_problems(seeds: list[int] | None) -> list[str]:
     negative = [seed for seed in seeds if seed < 0]
     if negative:
         problems.append(f"seeds must be at least 0, got {listed(negative)}")
+    if max(seeds) > LARGEST:
+        problems.append(f"seeds must be at most {LARGEST}, got {max(seeds)}")
     return problems
 
 
 def _spec_problems(config: TrainConfig) -> list[str]:
     problems = []
-    for group in ("data", "augment", "model", "init", "optimizer", "scheduler", "engine"):
+    for group in GROUPS:
         spec = getattr(config, group)
         if not isinstance(spec, dict) or not isinstance(spec.get("_target_"), str):
             problems.append(f"{group} must be one of the choices that -h lists, or have a _target_, got {spec!r}")
     if problems:
         return problems
     limit = config.data.get("limit")
-    if limit is not None and (not isinstance(limit, int) or limit < 1):
+    if limit is not None and (not is_number(limit, int) or limit < 1):
         problems.append(f"data.limit must be a whole number of at least 1, or null, got {limit!r}")
     for key in ("validation", "test"):
         part = config.data.get(key)
-        if part is not None and not (isinstance(part, (int, float)) and 0 < part < 1):
+        if (part is not None or key == "validation") and not (is_number(part, float) and 0 < part < 1):
             problems.append(f"data.{key} must be a fraction above 0 and below 1, got {part!r}")
-    return problems
+    if not isinstance(config.data.get("normalize", False), bool):
+        problems.append(f"data.normalize must be true or false, got {config.data['normalize']!r}")
+    if not isinstance(config.data.get("name", ""), str):
+        problems.append(f"data.name must be a name, got {config.data['name']!r}")
+    return problems + [
+        f"{key} must be a number that is finite and, if whole, at most {LARGEST}, got {value}"
+        for group in GROUPS
+        for key, value in leaves(getattr(config, group), group)
+        if (isinstance(value, float) and not math.isfinite(value)) or (isinstance(value, int) and abs(value) > LARGEST)
+    ]
 
 
 def _is_bad_name(run: str | None) -> bool:
-    return run is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", run)
+    return run is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", run)
 
 
 def _name_problem(key: str, run: str | None, checkpoints: str) -> str:
@@ -291,6 +331,8 @@ def _place_problems(config: TrainConfig | PredictConfig | CompareConfig) -> list
         problems.append(f"device must be auto, cpu, cuda, cuda:N or mps, got {config.device!r}")
     if config.threads is not None and config.threads < 1:
         problems.append(f"threads must be at least 1, or null for torch's own choice, got {config.threads}")
+    if config.threads is not None and config.threads > MOST_THREADS:
+        problems.append(f"threads must be at most {MOST_THREADS}, got {config.threads}")
     if _is_bad_name(config.run):
         problems.append(_name_problem("run", config.run, config.checkpoints))
-    return problems
+    return problems + directory_problems("checkpoints", config.checkpoints)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from torch import Tensor, nn
 
 from seedvote import voting
 from seedvote.data import network_inputs
+from seedvote.data.archive import physical_memory
+from seedvote.data.checks import is_class_name
 from seedvote.device import resolve_device
 from seedvote.errors import listed, unknown
 from seedvote.seeding import restored_generators
@@ -23,6 +26,7 @@ from seedvote.types import Normalization
 from seedvote.voting import Vote
 
 BATCH = 1000
+LONGEST_AXIS = 2**31
 
 
 @dataclass(frozen=True)
@@ -131,11 +135,11 @@ def load(
         raise ValueError(unknown("on_bad_member", on_bad_member, voting.ON_BAD_MEMBER))
     run = read_run(Path(path))
     record = run.record
+    _check_record(run)
     if not trust:
-        check_trusted(record.recipe["model"], run.name)
+        check_trusted(record.recipe["model"], run.name, "model")
     place = resolve_device(device)
-    with restored_generators(torch.device("cpu")):
-        model = model_builder(record.recipe["model"], record.input_shape, len(record.classes))()
+    model = _network(run)
     wanted = record.seeds if seeds is None else sorted(set(seeds))
     strange = [seed for seed in wanted if seed not in record.seeds]
     if strange or not wanted:
@@ -150,6 +154,47 @@ def load(
         raise ValueError(f"run {run.name!r} has no member that can be used: {next(iter(bad.values()))}")
     model = model.to(place).to(memory_format=torch.channels_last)
     return Ensemble(run, tuple(members), bad, place, model, tuple(states))
+
+
+def _check_record(run: Run) -> None:
+    """Refuse a record whose fields have the right types, but values that no training wrote."""
+    record, path = run.record, run.path / "run.json"
+    shape, spec = record.input_shape, record.recipe.get("model")
+    sound = {
+        "recipe": isinstance(spec, dict) and "_target_" in spec and isinstance(record.recipe.get("data"), dict),
+        "input_shape": len(shape) in (1, 3) and all(0 < length < LONGEST_AXIS for length in shape),
+        "input_dtype": record.input_dtype in ("uint8", "float32"),
+        "mean": len(record.mean) == shape[0] if shape else False,
+        "std": len(record.std) == len(record.mean) and all(value > 0 for value in record.std),
+        "classes": len(set(record.classes)) == len(record.classes) > 1 and all(map(is_class_name, record.classes)),
+        "seeds": len(set(record.seeds)) == len(record.seeds) > 0 and all(0 <= seed < 2**63 for seed in record.seeds),
+    }
+    wrong = [name for name, is_sound in sound.items() if not is_sound]
+    if wrong:
+        raise ValueError(f"{path} is damaged: {listed(wrong)} cannot be what a training wrote")
+
+
+def _network(run: Run) -> nn.Module:
+    """Build a run's network, if it has room in memory: a stored recipe may ask for one of any size."""
+    record = run.record
+    with restored_generators(torch.device("cpu")):
+        try:
+            build = model_builder(record.recipe["model"], record.input_shape, len(record.classes))
+            with suppress(NotImplementedError), torch.device("meta"):  # shapes without memory
+                size = sum(tensor.nbytes for tensor in build().state_dict().values())
+                if size > physical_memory():
+                    raise ValueError(f"it takes {size / 2**30:.1f} GiB")
+            model: nn.Module = build()
+        except ValueError as error:
+            raise ValueError(f"run {run.name!r} names a network that cannot be built: {error}") from error
+        # Options that a stranger chose: the network's constructor raises whatever they bring about.
+        except Exception as error:
+            raise ValueError(
+                f"run {run.name!r} names a network that cannot be built: {type(error).__name__}: {error}"
+            ) from error
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"run {run.name!r} names a network that is none, but a {type(model).__name__}")
+    return model
 
 
 def _usable_members(

@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from seedvote.device import device_name
-from seedvote.files import replaced
+from seedvote.files import refuse_way_out, replaced
 from seedvote.inference import Ensemble
 from seedvote.store import MemberRecord, Run
 from seedvote.types import Split
@@ -76,10 +76,18 @@ def _read(
     run: Run, member: MemberRecord, split: str, shape: tuple[int, int]
 ) -> tuple[npt.NDArray[np.float32], dict[str, str]] | None:
     """Return what the file holds, or ``None`` where there is none, or it is damaged, or of other weights or data."""
+    path = run.logits_path(member.seed, split)
+    if not path.is_file():  # a pipe would be waited for
+        return None
     try:
-        with safe_open(run.logits_path(member.seed, split), framework="numpy") as file:
+        refuse_way_out(path, run.path)
+        with safe_open(path, framework="numpy") as file:
             stored = dict(file.metadata() or {})
+            if tuple(file.get_slice("logits").get_shape()) != shape:  # or the memory might not do
+                return None
             logits = file.get_tensor("logits")
+        if not 0 <= float(stored.get("seconds", "nan")) < float("inf"):
+            return None
     except (OSError, SafetensorError, ValueError, TypeError):
         return None
     wanted = {"weights": member.sha256, "fingerprint": run.record.fingerprint, "split": split}

@@ -14,9 +14,18 @@ from torch.nn import functional as F
 
 from seedvote.errors import unknown
 
+DEEPEST_RESNET = 1202  # of He et al.
+MOST_LAYERS = 1000
+
 
 def mlp(input_shape: Sequence[int], n_classes: int, hidden: Sequence[int] = (256,), dropout: float = 0.0) -> nn.Module:
-    """Build a multi-layer perceptron with ReLU on the flattened input, dropout after each hidden layer."""
+    """Build a multi-layer perceptron with ReLU on the flattened input, dropout after each hidden layer.
+
+    Raises:
+        ValueError: ``hidden`` is no list of whole numbers above 0, or ``dropout`` is not in 0 .. 1.
+    """
+    _check_sizes("hidden", hidden)
+    _check_dropout(dropout)
     layers: list[nn.Module] = [nn.Flatten()]
     width = math.prod(input_shape)
     for units in hidden:
@@ -42,8 +51,11 @@ def lenet(
     channels: of the two convolutions; the original has (6, 16). The default does better on MNIST's validation split.
 
     Raises:
-        ValueError: the input is not an image of one of the two sizes.
+        ValueError: the input is not an image of one of the two sizes, or an option makes no sense.
     """
+    _check_sizes("channels", channels, 2)
+    _check_sizes("hidden", hidden)
+    _check_dropout(dropout)
     depth, height, width = image_shape(input_shape, "lenet")
     if (height, width) not in ((28, 28), (32, 32)):
         raise ValueError(
@@ -97,10 +109,12 @@ def resnet(input_shape: Sequence[int], n_classes: int, depth: int = 20, width: i
     1x1 convolutions (option B).
 
     Raises:
-        ValueError: depth is not 6n + 2, or the input is not an image.
+        ValueError: depth is not 6n + 2 up to 1202, width is no whole number above 0, or the input is not an image.
     """
-    if depth < 8 or (depth - 2) % 6:
-        raise ValueError(f"model.depth must be 6n + 2 (8, 14, 20, 32, 44, 56, 110 ...), got {depth}")
+    if not _is_size(depth) or not 8 <= depth <= DEEPEST_RESNET or (depth - 2) % 6:
+        raise ValueError(f"model.depth must be 6n + 2 (8, 14, 20, 32, 44, 56, 110 ... 1202), got {depth!r}")
+    if not _is_size(width):
+        raise ValueError(f"model.width must be a whole number of at least 1, got {width!r}")
     image_channels, _, _ = image_shape(input_shape, "resnet")
     layers: list[nn.Module] = [
         nn.Conv2d(image_channels, width, 3, padding=1, bias=False),
@@ -130,7 +144,7 @@ def torchvision_model(
     import torchvision
 
     names = torchvision.models.list_models(module=torchvision.models)
-    if name not in names:
+    if not isinstance(name, str) or name not in names:
         raise ValueError(unknown("model.name", name, names))
     model: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=n_classes, **options)
     channels, _, _ = image_shape(input_shape, name)
@@ -164,3 +178,21 @@ def image_shape(input_shape: Sequence[int], model: str) -> tuple[int, int, int]:
         )
     channels, height, width = input_shape
     return channels, height, width
+
+
+def _is_size(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**31
+
+
+def _check_sizes(key: str, values: object, count: int | None = None) -> None:
+    wanted = f"{count} whole numbers" if count else "whole numbers"
+    sound = isinstance(values, (list, tuple)) and all(map(_is_size, values)) and len(values) <= MOST_LAYERS
+    if not sound or (count is not None and len(values) != count):  # type: ignore[arg-type]
+        raise ValueError(
+            f"model.{key} must be a list of {wanted} of at least 1, such as [64,32], got {str(values)[:200]}"
+        )
+
+
+def _check_dropout(value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
+        raise ValueError(f"model.dropout must be a number of at least 0 and below 1, got {value!r}")

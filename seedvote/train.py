@@ -28,16 +28,15 @@ def train(config: TrainConfig) -> int:
     """Train what is missing of the members that the config asks for; return the exit status."""
     import torch
 
-    from seedvote.assembly import build_recipe, load_data, run_name, run_record, versions
+    from seedvote.assembly import build_engine, build_recipe, load_data, run_name, run_record, versions
     from seedvote.config import location_of, recipe_of
     from seedvote.device import device_name, resolve_device
     from seedvote.store import RunKeeper, open_run
-    from seedvote.targets import bound_target
 
     device = resolve_device(config.device)
     if config.threads:
         torch.set_num_threads(config.threads)
-    engine = bound_target(config.engine, "engine")()
+    engine = build_engine(config.engine)
     recipe_values = recipe_of(config)
     data = load_data(recipe_values, location_of(config))
     recipe = build_recipe(recipe_values, data)

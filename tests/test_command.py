@@ -45,12 +45,31 @@ WRONG = {
     "checkpoints=checkpoints), got '../elsewhere'",
     "data=image_folder": "data.root has no default: add data.root=...",
     "model=lenet": "model lenet wants images of 28x28 or 32x32 pixels, got 8x8: use model=resnet or model=mlp",
-    "model=resnet model.depth=9": "model.depth must be 6n + 2 (8, 14, 20, 32, 44, 56, 110 ...), got 9",
+    "model=resnet model.depth=9": "model.depth must be 6n + 2 (8, 14, 20, 32, 44, 56, 110 ... 1202), got 9",
     "model=torchvision model.name=resnet81": "model.name 'resnet81' is not known: did you mean 'resnet18'?",
     "+model.widht=3": "option of seedvote.models.mlp 'model.widht' is not known: there are dropout, hidden, "
     "input_shape, n_classes",
     "model._target_=no.such.thing": "model._target_=no.such.thing cannot be used: No module named 'no'",
     "optimizer.lr=-1": "Invalid learning rate: -1",
+    "optimizer.lr=inf": "optimizer.lr must be a number that is finite and, if whole, at most 9223372036854775807, "
+    "got inf",
+    "optimizer.lr=fast": "the optimizer or its schedule cannot be built: TypeError: '<=' not supported "
+    "between instances of 'float' and 'str'",
+    "vary=[{a:1}]": "vary must be a list of names, got {'a': 1} in it",
+    "n_seeds=1000000000000": "n_seeds must be at most 1000000, got 1000000000000",
+    "threads=5000": "threads must be at most 4096, got 5000",
+    "data.validation=null": "data.validation must be a fraction above 0 and below 1, got None",
+    "data.normalize=2": "data.normalize must be true or false, got 2",
+    "model.hidden=[0]": "model.hidden must be a list of whole numbers of at least 1, such as [64,32], got [0]",
+    "model.dropout=x": "model.dropout must be float, got 'x'",
+    "augment=crop augment.crop=-1": "augment.crop must be at least 0, got -1",
+    "engine.exact=maybe": "engine.exact must be bool, got 'maybe'",
+    "~engine.exact engine._target_=torch.nn.ReLU": "engine._target_=torch.nn.ReLU is no engine: choose "
+    "one of those that -h lists",
+    "data._target_=seedvote.models.mlp": "seedvote.models.mlp needs the option input_shape: add data.input_shape=...",
+    "checkpoints=/dev/null/x": "checkpoints=/dev/null/x cannot be a directory: /dev/null is something else",
+    "--nonsense": "unrecognized arguments: --nonsense; -h lists the keys, --hydra-help the flags",
+    "model=3": "model=3: Config group override must be a string or a list. Got int",
     "scheduler.warmup=2": "scheduler.warmup must be from 0 to 1, got 2",
 }  # fmt: skip
 
@@ -185,6 +204,15 @@ def test_the_whole_path_without_a_terminal(process, workplace):
     rows = list(csv.DictReader((run / "predictions.csv").read_text().splitlines()))
     assert len(rows) == 100
     assert list(rows[0]) == ["index", "true", "predicted", "probability", "votes", "entropy", "seed_0", "seed_1"]
+
+
+def test_names_that_a_terminal_cannot_show_are_escaped(process, workplace, monkeypatch):
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    place = "checkpoints='café'"
+    trained = process("seedvote.train", *QUICK, "n_seeds=1", "run=it", place)
+    assert trained.returncode == 0, trained.stderr
+    assert "caf\\xe9/it" in trained.stdout
+    assert process("seedvote.predict", place).returncode == 0
 
 
 def test_help_is_readable_and_needs_no_torch(workplace):

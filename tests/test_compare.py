@@ -11,13 +11,13 @@ import sys
 
 import numpy as np
 import pytest
+from forgery import believed
 from safetensors.torch import load_file, save_file
 from scipy.special import softmax
 
 import seedvote
 from seedvote.assembly import stored_data
 from seedvote.comparison import Comparison
-from seedvote.files import digest
 from seedvote.verdict import Verdict
 
 FIGURES = {"spread", "committees", "reliability", "disagreement", "selective", "pictures"}
@@ -147,8 +147,7 @@ def test_a_changed_checkpoint_is_noticed(call, runs, asked, without_pictures):
     damaged = call("compare", "run=it")
     assert damaged.status == 2
     assert "is damaged: its SHA-256 is not the one in member.json" in damaged.err
-    record = json.loads((place / "member.json").read_text())
-    (place / "member.json").write_text(json.dumps({**record, "sha256": digest(weights)}))
+    believed(place)
     asked.clear()
     before = numbers(runs / "it" / "report" / "comparison.json")
     assert call("compare", "run=it").status == 0
@@ -162,8 +161,7 @@ def test_members_that_cannot_vote_are_left_out_on_request(call, runs, without_pi
     place = runs / "it" / "seed-0003"
     weights = place / "model.safetensors"
     save_file({name: tensor * float("nan") for name, tensor in load_file(weights).items()}, weights)
-    record = json.loads((place / "member.json").read_text())
-    (place / "member.json").write_text(json.dumps({**record, "sha256": digest(weights)}))
+    believed(place)
     assert "seeds 3" in call("compare", "run=it").err
     outcome = call("compare", "run=it", "on_bad_member=drop")
     assert outcome.status == 1

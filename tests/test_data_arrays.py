@@ -197,7 +197,10 @@ def test_a_zip_bomb_is_refused_before_allocation(tmp_path, monkeypatch):
     file = tmp_path / "a.npz"
     np.savez_compressed(file, inputs=np.zeros((2**18, 2), dtype=np.float32), labels=np.zeros(2**18, dtype=int))
     assert file.stat().st_size < 2**14
-    assert "GiB but there are 0.0 GiB of memory: save fewer or smaller samples." in refused(str(file))
+    assert (
+        "have 0.0 GiB and splitting them takes 2 times as much, but there are 0.0 GiB of memory: save fewer or "
+        "smaller samples." in refused(str(file))
+    )
 
 
 def test_physical_memory_is_a_plausible_number():

@@ -266,3 +266,38 @@ def test_real_mnist_has_the_published_counts_and_statistics():
     assert data.normalization.std[0] / 255 == pytest.approx(0.3081, abs=2e-4)
     held_out = torch.bincount(data.validation.labels).tolist()
     assert held_out == pytest.approx([count / 10 for count in train], abs=1)
+
+
+def sparse(file: Path) -> None:
+    with file.open("r+b") as stream:
+        stream.truncate(2**40)
+
+
+def bomb(file: Path) -> None:
+    packer = bz2.BZ2Compressor()
+    file.write_bytes(b"".join(packer.compress(bytes(2**20)) for _ in range(80)) + packer.flush())
+
+
+def pipe(file: Path) -> None:
+    file.unlink()
+    os.mkfifo(file)
+
+
+@pytest.mark.parametrize(("dataset", "replace", "reason"), [
+    ("MNIST", sparse, "'train-images-idx3-ubyte' holds more than 67108864 bytes"),
+    ("USPS", bomb, "'usps.bz2' holds more than 67108864 bytes"),
+    ("MNIST", pipe, "it is no regular file"),
+    ("USPS", pipe, "it is no regular file"),
+])  # fmt: skip
+def test_files_that_never_end_are_refused(dataset, replace, reason, tmp_path):
+    if dataset == "USPS":
+        file = tmp_path / "usps.bz2"
+        file.write_bytes(b"")
+    else:
+        write_mnist(tmp_path, "MNIST")
+        file = tmp_path / "MNIST" / "raw" / "train-images-idx3-ubyte"
+    replace(file)
+    with pytest.raises(ValueError, match=r"are incomplete or damaged \(") as caught:
+        torchvision_dataset(dataset, str(tmp_path), False)
+    assert reason in str(caught.value)
+    assert repr(str(tmp_path)) in str(caught.value)

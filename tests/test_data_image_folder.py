@@ -135,7 +135,7 @@ def test_formats_that_start_other_programs_are_no_images(tmp_path):
     assert not {".eps", ".ps", ".pdf", ".h5", ".mpg", ".wmf"} & image_extensions()
     picture(1).save(tmp_path / "one.eps")
     (tmp_path / "one.eps").rename(tmp_path / "one.png")
-    with pytest.raises(ValueError, match="cannot identify image file"):
+    with pytest.raises(ValueError, match="it is no image, or none of a format that Pillow decodes"):
         decode_image(tmp_path / "one.png", 3, 8, 8)
 
 
@@ -304,9 +304,10 @@ def test_test_classes_that_train_has_not_are_named(tmp_path, read):
 @pytest.mark.parametrize(
     ("size", "channels", "workers", "sentence"),
     [
-        (0, 3, None, "data.channels=3 and data.size=0: wanted channels 1 (grey) or 3 (RGB) and a size of at"),
+        (0, 3, None, "data.channels=3 and data.size=0: wanted channels 1 (grey) or 3 (RGB) and a size of 1 "),
+        (10**9, 3, None, "data.size=1000000000: wanted channels 1 (grey) or 3 (RGB) and a size of 1 to 4096 pixels."),
         (8, 4, None, "data.channels=4 and data.size=8: wanted channels 1 (grey) or 3 (RGB)"),
-        (8, 3, 0, "data.workers=0: wanted at least 1 thread, or null for one a core."),
+        (8, 3, 0, "data.workers=0: wanted 1 to 256 threads, or null for one a core."),
     ],
 )
 def test_impossible_arguments_are_refused(size, channels, workers, sentence, tmp_path):

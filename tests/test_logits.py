@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 
 import numpy as np
 import pytest
+from forgery import believed
 from safetensors import safe_open
 from safetensors.numpy import save_file
 from safetensors.torch import load_file
 from safetensors.torch import save_file as save_weights
 
 from seedvote.assembly import stored_data
-from seedvote.files import digest
 from seedvote.inference import load
 from seedvote.logits import split_logits
-from seedvote.store import read_member
-from seedvote.store.records import write_record
 
 
 @pytest.fixture
@@ -103,9 +100,9 @@ def test_what_is_damaged_is_computed_again_and_never_believed(kind, once, asked)
 
 def test_another_checkpoint_under_the_same_seed_is_noticed(once, asked):
     ensemble, data, found, path = once
-    weights, record = path.with_name("model.safetensors"), path.with_name("member.json")
+    weights = path.with_name("model.safetensors")
     save_weights({name: 2 * tensor for name, tensor in load_file(weights).items()}, weights)
-    write_record(record, dataclasses.replace(read_member(ensemble.run, 2), sha256=digest(weights)))
+    believed(path.parent)
     asked.clear()
     again = split_logits(load(ensemble.run.path), data.test, "test")
     assert asked == [2]

@@ -10,6 +10,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from forgery import believed, rewritten
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from sklearn.datasets import load_digits
@@ -17,7 +18,6 @@ from sklearn.metrics import accuracy_score
 
 import seedvote
 from seedvote.data import digits, network_inputs, prepare
-from seedvote.files import digest
 from seedvote.models import mlp
 from seedvote.types import Normalization
 
@@ -169,9 +169,7 @@ def edit_state(checkpoints, seed, change):
     path = checkpoints / "it" / f"seed-{seed:04d}"
     state = change(load_file(path / "model.safetensors"))
     save_file(state, path / "model.safetensors")
-    record = json.loads((path / "member.json").read_text())
-    record["sha256"] = digest(path / "model.safetensors")
-    (path / "member.json").write_text(json.dumps(record))
+    believed(path)
 
 
 BAD = {
@@ -219,13 +217,7 @@ def test_tensors_that_do_not_fit_are_named(checkpoints):
 
 def forge(checkpoints, **model):
     """Write a recipe of a stranger's, hash and all."""
-    from seedvote.store import recipe_hash
-
-    path = checkpoints / "it" / "run.json"
-    record = json.loads(path.read_text())
-    record["recipe"]["model"] = model
-    record["recipe_hash"] = recipe_hash(record["recipe"], record["fingerprint"])
-    path.write_text(json.dumps(record))
+    rewritten(checkpoints / "it", lambda values: values["recipe"].update(model=model))
 
 
 @pytest.mark.parametrize(

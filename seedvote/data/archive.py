@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
+import sys
+import warnings
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +14,11 @@ from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+# NumPy itself reads no longer header than 10,000 characters, but only looks at the length after reading all of it.
+LARGEST_HEADER = 2**16
+# Splitting copies the samples, and other floats become float32 by way of another copy.
+COPIES = 2
 
 
 @dataclass(frozen=True)
@@ -31,6 +39,10 @@ class Archive:
         try:
             with zipfile.ZipFile(self.path) as archive:
                 return {name: _read_member(archive, name) for name in names}
+        except MemoryError as error:
+            raise ValueError(
+                f"there is too little memory for the arrays in {self.path!r}: save fewer or smaller samples."
+            ) from error
         except Exception as error:  # zipfile, zlib and NumPy raise whatever a damaged file brings about
             raise _damaged(self.path, error) from error
 
@@ -41,7 +53,8 @@ def opened(file: str) -> Archive:
     if not Path(path).is_file():
         raise ValueError(f"there is no file {path!r}: give the path of a .npz file, as numpy.savez writes it.")
     try:
-        with zipfile.ZipFile(path) as archive:
+        # Of an old header's oddities NumPy warns on stderr, which says nothing to whoever owns the file.
+        with warnings.catch_warnings(action="ignore"), zipfile.ZipFile(path) as archive:
             members = [member for member in archive.infolist() if member.filename.endswith(".npy")]
             headers = {member.filename.removesuffix(".npy"): _header(archive, member) for member in members}
     except Exception as error:  # as above
@@ -51,9 +64,11 @@ def opened(file: str) -> Archive:
 
 def _header(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> tuple[tuple[int, ...], np.dtype[Any]]:
     """Shape and dtype of one member, after comparing the bytes they stand for with those in the archive."""
-    with archive.open(member) as stream:
-        shape, dtype = _stated(stream)
-        stated = stream.tell() + dtype.itemsize * int(np.prod([int(length) for length in shape], dtype=object))
+    with archive.open(member) as compressed:
+        # A header may claim 4 GiB of its own, in a file of a few MiB.
+        stream = io.BytesIO(compressed.read(LARGEST_HEADER))
+    shape, dtype = _stated(stream)
+    stated = stream.tell() + dtype.itemsize * int(np.prod([int(length) for length in shape], dtype=object))
     if any(length < 0 for length in shape) or (not dtype.hasobject and stated != member.file_size):
         raise ValueError(f"{member.filename} states {stated} bytes but has {member.file_size}")
     return shape, dtype
@@ -87,18 +102,23 @@ def _refuse_kind(dtype: np.dtype[Any], name: str, path: str) -> None:
 
 
 def _refuse_size(headers: dict[str, tuple[tuple[int, ...], np.dtype[Any]]], path: str) -> None:
-    needed = sum(dtype.itemsize * int(np.prod(shape, dtype=object)) for shape, dtype in headers.values())
+    stated = sum(dtype.itemsize * int(np.prod(shape, dtype=object)) for shape, dtype in headers.values())
     memory = physical_memory()
-    if needed > memory:
+    if COPIES * stated > memory:
         raise ValueError(
-            f"the arrays in {path!r} take {needed / 2**30:.1f} GiB but there are {memory / 2**30:.1f} GiB of "
-            "memory: save fewer or smaller samples."
+            f"the arrays in {path!r} have {stated / 2**30:.1f} GiB and splitting them takes {COPIES} times as much, "
+            f"but there are {memory / 2**30:.1f} GiB of memory: save fewer or smaller samples."
         )
 
 
 def physical_memory() -> int:
     """Bytes of memory that this process may have, or 64 GiB where the system does not tell."""
     known = []
+    if sys.platform != "win32":
+        import resource
+
+        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+        known += [limit] if limit != resource.RLIM_INFINITY else []
     with contextlib.suppress(AttributeError, OSError, ValueError):
         known.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     with contextlib.suppress(OSError, ValueError):  # the limit of a container, or the word "max"

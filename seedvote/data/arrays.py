@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -50,7 +51,7 @@ def images_or_vectors(values: NDArray[Any], name: str, path: str) -> Tensor:
     """An array of inputs as ``[S, features]`` or ``[S, channels, height, width]``, ``uint8`` or ``float32``.
 
     Raises ``ValueError`` for other dimensions, channels in the last place, integers other than ``uint8``, NaN
-    and infinities.
+    and infinities, samples without a number.
     """
     if values.ndim == 3:
         values = values[:, np.newaxis]
@@ -64,6 +65,8 @@ def images_or_vectors(values: NDArray[Any], name: str, path: str) -> Tensor:
             f"{name!r} in {path!r} has shape {values.shape}: wanted [samples, features], "
             "[samples, height, width] or [samples, channels, height, width]."
         )
+    if values.size == 0 and len(values):
+        raise ValueError(f"{name!r} in {path!r} has shape {values.shape}: its samples hold no number at all.")
     if values.dtype == np.uint8:
         return torch.from_numpy(np.ascontiguousarray(values))
     if values.dtype.kind != "f":
@@ -111,4 +114,12 @@ def _classes(names: NDArray[Any] | None, labels: Tensor, path: str) -> tuple[str
         raise ValueError(
             f"'classes' in {path!r} has dtype {names.dtype} and shape {names.shape}: wanted a list of strings."
         )
+    if names.dtype.kind == "U" and not _is_text(names):
+        raise ValueError(f"'classes' in {path!r} holds numbers that are no characters: save a list of strings.")
     return tuple(name.decode(errors="replace") if isinstance(name, bytes) else str(name) for name in names.tolist())
+
+
+def _is_text(strings: NDArray[np.str_]) -> bool:
+    """Say whether all code points are characters: NumPy would make strings of others that Python cannot handle."""
+    codes = np.frombuffer(strings.tobytes(), np.uint32)
+    return not bool(((codes > sys.maxunicode) | ((codes >= 0xD800) & (codes <= 0xDFFF))).any())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import contextlib
 import difflib
 import io
@@ -15,9 +16,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from seedvote.files import opened
 from seedvote.types import Source, Split
 
 DIGITS = tuple(str(digit) for digit in range(10))
+# The largest file that torchvision reads whole without knowing it has 47 MiB, which is MNIST's training images.
+LARGEST_FILE = 2**26
 SILENCE_SECONDS = 30.0  # torchvision waits for a silent server for ever
 
 # The file that each torchvision class looks for first, under its root.
@@ -60,12 +64,25 @@ def torchvision_dataset(dataset: str, root: str, download: bool) -> Source:
         raise ValueError(f"data.dataset={dataset!r} is no torchvision data set that seedvote reads: {hint}")
     try:
         with _quiet_and_impatient():
+            _refuse_endless(dataset, Path(os.path.expanduser(root)))
             train, test = (_opened(dataset, root, part, download) for part in ("train", "test"))
             train_split, test_split = _split(train), _split(test)
             classes = tuple(getattr(train, "classes", DIGITS))
     except Exception as error:  # torchvision lets through whatever urllib, gzip, pickle and SciPy raise
         raise ValueError(_advice(dataset, root, download, error)) from error
     return Source(train_split, test_split, classes)
+
+
+def _refuse_endless(dataset: str, directory: Path) -> None:
+    """Refuses files that would fill the memory, of the data sets whose files torchvision does not know by digest."""
+    unpack = bz2.BZ2File if dataset == "USPS" else contextlib.nullcontext
+    for file in directory.glob("usps*.bz2" if dataset == "USPS" else f"{dataset}/raw/*-ubyte"):
+        with opened(file) as packed, unpack(packed) as contents:
+            size = 0
+            while size <= LARGEST_FILE and (piece := contents.read(2**20)):
+                size += len(piece)
+        if size > LARGEST_FILE:
+            raise ValueError(f"{file.name!r} holds more than {LARGEST_FILE} bytes")
 
 
 def _opened(dataset: str, root: str, part: str, download: bool) -> Any:

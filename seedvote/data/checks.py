@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator
 
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from seedvote.types import Source, Split
 
+LONGEST_NAME = 255
 CHUNK_ELEMENTS = 2**22  # 32 MiB in float64: large enough to be fast, small enough to need no thought
 
 
@@ -24,7 +26,7 @@ def chunks(inputs: Tensor) -> Iterator[Tensor]:
 def checked(source: Source) -> Source:
     """Returns the source with ``uint8`` or ``float32`` inputs and ``int64`` labels.
 
-    Raises ``ValueError``: class names that are fewer than two, empty or not unique; inputs of another
+    Raises ``ValueError``: class names that are fewer than two, no text, or not unique; inputs of another
     dimension or dtype, or not finite; labels that are not integers in ``0 .. C-1`` or not one a sample; an
     empty split; a class without a training sample; test samples of another shape or dtype than in train.
     """
@@ -59,12 +61,24 @@ def refuse_empty_class(labels: Tensor, classes: tuple[str, ...], where: str) -> 
         )
 
 
+def is_class_name(name: str) -> bool:
+    """Say whether a text can be printed and stored: what steers a terminal, or is no character, has no place in it."""
+    steering = any(unicodedata.category(letter) in ("Cc", "Cs") and letter not in "\t\n" for letter in name)
+    return len(name) <= LONGEST_NAME and not steering
+
+
 def _check_classes(classes: tuple[str, ...]) -> None:
     if len(classes) < 2:
         raise ValueError(f"a classifier needs at least 2 classes, but the data has {len(classes)}: {classes!r}.")
     twice = [name for name, count in Counter(classes).items() if count > 1]
     if twice:
         raise ValueError(f"class names must be unique, but {twice[0]!r} is the name of more than one class.")
+    strange = [name for name in classes if not is_class_name(name)]
+    if strange:
+        raise ValueError(
+            f"the class name {strange[0][:LONGEST_NAME]!r} holds control characters or bytes that are no UTF-8, or is "
+            f"longer than {LONGEST_NAME} characters: give the class another name."
+        )
 
 
 def _checked_split(split: Split, where: str, classes: tuple[str, ...]) -> Split:

@@ -19,6 +19,8 @@ from seedvote.types import Source, Split
 
 __all__ = ["decode_image", "image_folder"]
 
+LARGEST_SIDE = 4096  # pixels; an image is held in memory a few times over while it is resized
+MOST_WORKERS = 256
 DECODER = f"1 Pillow {PIL.__version__}"  # part of the cache key: another Pillow may decode to other pixels
 
 
@@ -31,16 +33,28 @@ def image_folder(root: str, size: int, channels: int, cache: str | None, workers
     ``~/.cache/seedvote``) and mapped into memory from there; names, sizes and modification times of the files
     tell whether they are still the same.
 
+    Links are followed, for files as for folders: a data set may be made of them. Only the cache is written to.
+
     Raises ``ValueError``: no such folder, no class folders, a class folder without an image, test classes
-    that train does not have, unreadable image files, a cache that cannot be written.
+    that train does not have, unreadable folders or image files, a cache that cannot be written.
     """
-    if channels not in MODES or size < 1:
+    if channels not in MODES or not 1 <= size <= LARGEST_SIDE:
         raise ValueError(
             f"data.channels={channels} and data.size={size}: wanted channels 1 (grey) or 3 (RGB) and a size "
-            "of at least 1 pixel."
+            f"of 1 to {LARGEST_SIDE} pixels."
         )
-    if workers is not None and workers < 1:
-        raise ValueError(f"data.workers={workers}: wanted at least 1 thread, or null for one a core.")
+    if workers is not None and not 1 <= workers <= MOST_WORKERS:
+        raise ValueError(f"data.workers={workers}: wanted 1 to {MOST_WORKERS} threads, or null for one a core.")
+    try:
+        return _source(root, size, channels, cache, workers)
+    except OSError as error:
+        raise ValueError(
+            f"{error.filename or root!r} under data.root={root!r} cannot be read: {error.strerror or error}: look "
+            "at its permissions, or move it away."
+        ) from error
+
+
+def _source(root: str, size: int, channels: int, cache: str | None, workers: int | None) -> Source:
     top = Path(os.path.abspath(os.path.expanduser(root)))
     if not top.is_dir():
         raise ValueError(f"there is no folder {str(top)!r}: set data.root to the folder that holds the images.")

@@ -18,9 +18,10 @@ def read_image_folder(folder: str, input_shape: tuple[int, ...]) -> tuple[Tensor
     """Decodes every image file under a folder, however deep, as the training images were decoded.
 
     input_shape: ``(channels, height, width)`` of the run. Returns ``uint8`` ``[S, channels, height, width]``,
-    the ``S`` paths relative to ``folder`` (sorted), and a sentence for each file that could not be read.
-    Hidden files and folders are left out, links to folders are not followed. Raises ``ValueError`` if the run
-    takes no images, or there is no readable one.
+    the ``S`` paths relative to ``folder`` (sorted; bytes of a name that are no UTF-8 as ``\\xff``), and a sentence
+    for each file or folder that could not be read. Hidden files and folders are left out; links to files are
+    followed, links to folders are not. Raises ``ValueError`` if the run takes no images, or there is no readable
+    one.
     """
     if len(input_shape) != 3 or input_shape[0] not in MODES:
         raise ValueError(
@@ -30,19 +31,20 @@ def read_image_folder(folder: str, input_shape: tuple[int, ...]) -> tuple[Tensor
     top = os.path.abspath(os.path.expanduser(folder))
     if not Path(top).is_dir():
         raise ValueError(f"there is no folder {top!r}: give the folder that holds the images.")
-    paths = _images_below(top)
+    paths, messages = _images_below(top)
+    if not paths and messages:
+        raise ValueError(f"no folder under {top!r} can be read: {messages[0]}")
     if not paths:
         raise ValueError(f"{top!r} holds no image file: give a folder with images such as .png or .jpg files.")
     pixels = np.empty((len(paths), *input_shape), dtype=np.uint8)
     names: list[str] = []
-    messages: list[str] = []
     decoded = decode_all([os.path.join(top, path) for path in paths], pixels.shape[1:], None, "decoding")
     for path, image in zip(paths, decoded, strict=True):
         if isinstance(image, ValueError):
             messages.append(f"{path!r} cannot be read: {image}")
         else:
             pixels[len(names)] = image
-            names.append(path)
+            names.append(os.fsencode(path).decode("utf-8", "backslashreplace"))
     if not names:
         raise ValueError(f"none of the {len(paths)} image files under {top!r} can be read: {messages[0]}")
     return torch.from_numpy(pixels[: len(names)]), names, messages
@@ -74,12 +76,21 @@ def read_arrays(file: str, input_shape: tuple[int, ...], dtype: torch.dtype) -> 
     return inputs, labels
 
 
-def _images_below(top: str) -> list[str]:
+def _images_below(top: str) -> tuple[list[str], list[str]]:
+    """The image files, and a sentence for each folder that may not be looked into."""
     found: list[str] = []
-    for directory, folders, _ in os.walk(top):
+    unreadable: list[OSError] = []
+    for directory, folders, _ in os.walk(top, onerror=unreadable.append):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [os.path.relpath(entry.path, top) for entry in listed_images(directory)]
-    return sorted(Path(path).as_posix() for path in found)
+        try:
+            found += [os.path.relpath(entry.path, top) for entry in listed_images(directory)]
+        except OSError as error:
+            unreadable.append(error)
+    messages = [
+        f"{os.path.relpath(error.filename or top, top)!r} cannot be read: {error.strerror or error}"
+        for error in unreadable
+    ]
+    return sorted(Path(path).as_posix() for path in found), messages
 
 
 def _name(dtype: torch.dtype) -> str:

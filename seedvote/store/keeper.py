@@ -13,7 +13,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from seedvote.store.members import check_inside, set_aside, write_member
+from seedvote.files import refuse_way_out
+from seedvote.store.members import set_aside, write_member
 from seedvote.store.run import Run
 from seedvote.store.snapshots import read_snapshot, write_snapshot
 from seedvote.types import Snapshot, TrainedMember
@@ -47,6 +48,7 @@ class RunKeeper:
         with ExitStack() as held:
             mine = []
             for seed in seeds:
+                refuse_way_out(self.run.member_path(seed), self.run.path)
                 self.run.member_path(seed).mkdir(exist_ok=True)
                 try:
                     held.enter_context(_lock(self.run, seed).acquire(blocking=False))
@@ -64,7 +66,7 @@ class RunKeeper:
         if not path.exists():
             return None
         try:
-            check_inside(self.run, path)
+            refuse_way_out(path, self.run.path)
             return read_snapshot(path, seed, self.run.record.recipe_hash)
         except ValueError as error:
             kept = set_aside(path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
 from collections.abc import Mapping
 from itertools import count
 from pathlib import Path
@@ -13,16 +14,17 @@ import safetensors
 import safetensors.torch
 from torch import Tensor
 
-from seedvote.files import digest, write_bytes
+from seedvote.files import digest, opened, refuse_way_out, write_bytes
 from seedvote.store.records import MemberRecord, read_record, write_record
 from seedvote.store.run import Run
 from seedvote.types import EpochRecord, TrainedMember
 
-LARGEST_HEADER = 100_000_000  # bytes; what safetensors itself allows
+LARGEST_HEADER = 100_000_008  # bytes that safetensors allows before the weights
 
 
 def write_member(run: Run, member: TrainedMember, facts: Mapping[str, Any]) -> MemberRecord:
     """Store a member whose training is over; ``facts`` are the record's keys that training does not know."""
+    refuse_way_out(run.member_path(member.seed), run.path)
     run.member_path(member.seed).mkdir(exist_ok=True)
     weights = safetensors.torch.save(dict(member.state))
     write_bytes(run.weights_path(member.seed), weights)
@@ -48,7 +50,7 @@ def read_member(run: Run, seed: int) -> MemberRecord:
         ValueError: its ``member.json`` is absent, damaged, or another member's.
     """
     path = run.record_path(seed)
-    check_inside(run, path)
+    refuse_way_out(path, run.path)
     record = read_record(MemberRecord, path)
     if record.seed != seed:
         raise ValueError(f"{path} belongs to seed {record.seed}, not to seed {seed}: it was moved here")
@@ -69,11 +71,13 @@ def read_weights(run: Run, record: MemberRecord, expected_bytes: int | None = No
         ValueError: the file is absent, or is not the one that was written.
     """
     path = run.weights_path(record.seed)
-    check_inside(run, path)
+    refuse_way_out(path, run.path)
     try:
-        if expected_bytes is not None and path.stat().st_size > expected_bytes + LARGEST_HEADER:
-            raise ValueError(f"{path} is damaged: it is far larger than the network's weights")
-        weights = path.read_bytes()
+        with opened(path) as file:
+            # A file may be sparse: its size alone says how much reading it would take.
+            if expected_bytes is not None and os.fstat(file.fileno()).st_size > expected_bytes + LARGEST_HEADER:
+                raise ValueError(f"{path} is damaged: it is far larger than the network's weights")
+            weights = file.read()
         if hashlib.sha256(weights).hexdigest() != record.sha256:
             raise ValueError(f"{path} is damaged: its SHA-256 is not the one in member.json")
         return safetensors.torch.load(weights)
@@ -86,7 +90,7 @@ def check_member(run: Run, seed: int) -> str | None:
     try:
         record = read_member(run, seed)
         path = run.weights_path(seed)
-        check_inside(run, path)
+        refuse_way_out(path, run.path)
         if digest(path) != record.sha256:
             return f"{path} is damaged: its SHA-256 is not the one in member.json"
     except ValueError as error:
@@ -104,13 +108,3 @@ def set_aside(path: Path) -> Path | None:
     other = next(name for name in free if not name.exists())
     path.rename(other)
     return other
-
-
-def check_inside(run: Run, path: Path) -> None:
-    """Refuse a file that symbolic links take out of the run's directory.
-
-    Raises:
-        ValueError: it lies elsewhere.
-    """
-    if not path.resolve().is_relative_to(run.path.resolve()):
-        raise ValueError(f"{path} is a symbolic link that leaves the run: put the file itself there")

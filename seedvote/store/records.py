@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import UnionType
@@ -75,8 +76,13 @@ class MemberRecord:
 
 def write_record(path: Path, record: RunRecord | MemberRecord) -> None:
     """Write a record with a digest of itself, whole or not at all."""
-    values = dataclasses.asdict(record)
-    write_json(path, {**values, "digest": _digest(values)})
+    write_json(path, sealed(dataclasses.asdict(record)))
+
+
+def sealed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a record's values with a digest of them, in place of one that they may hold."""
+    others = {name: value for name, value in values.items() if name != "digest"}
+    return {**others, "digest": _digest(others)}
 
 
 def read_record(kind: type[_Record], path: Path) -> _Record:

@@ -13,6 +13,7 @@ from typing import Any
 from filelock import FileLock
 
 from seedvote.errors import listed
+from seedvote.files import refuse_way_out
 from seedvote.store.records import RunRecord, read_record, write_record
 
 
@@ -67,6 +68,7 @@ def open_run(checkpoints: Path, name: str, record: RunRecord) -> Run:
     """
     path = checkpoints / name
     path.mkdir(parents=True, exist_ok=True)
+    refuse_way_out(path / "run.json", path)
     # Another process may be noting its own seeds at this moment.
     with FileLock(path / ".lock"):
         if (path / "run.json").exists():
@@ -88,6 +90,7 @@ def read_run(path: Path) -> Run:
     Raises:
         ValueError: ``run.json`` is absent or damaged.
     """
+    refuse_way_out(path / "run.json", path)
     record = read_record(RunRecord, path / "run.json")
     if record.recipe_hash != recipe_hash(record.recipe, record.fingerprint):
         raise ValueError(f"{path / 'run.json'} is damaged: the recipe in it does not match its own hash")
