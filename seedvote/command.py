@@ -1,7 +1,7 @@
 """How an entry module runs: Hydra, errors without traceback, and the exit status.
 
 Exit status: 0 done; 1 done, but something was left out or diverged; 2 wrong command line or input, nothing done;
-130 interrupted.
+130 interrupted; 143 terminated (SIGTERM).
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ import argparse
 import io
 import os
 import shlex
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,7 +33,7 @@ from omegaconf.errors import (
 from seedvote.config import CONF_DIR
 from seedvote.errors import unknown
 
-INTERRUPTED = 130
+INTERRUPTED = 128 + signal.SIGINT
 
 Config = TypeVar("Config")
 
@@ -50,6 +52,9 @@ def run_command(
         # A file's name may hold bytes that are no UTF-8, and a terminal may know less than UTF-8.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    # What a cluster sends before it takes a machine; by default Python would end without removing temporary files.
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     statuses: list[int] = []
     begun = False
 

@@ -124,6 +124,14 @@ class CompareConfig:
     data: DataLocation = field(default_factory=DataLocation)
 
 
+@dataclass
+class VerifyConfig:
+    """The keys of ``conf/verify.yaml``, which holds their defaults and says what they mean."""
+
+    run: str | None = None
+    checkpoints: str = MISSING
+
+
 _Config = TypeVar("_Config")
 
 
@@ -152,6 +160,15 @@ def compare_config(composed: DictConfig) -> CompareConfig:
         ValueError: with one line for each mistake.
     """
     return _checked(composed, CompareConfig, _compare_problems)
+
+
+def verify_config(composed: DictConfig) -> VerifyConfig:
+    """Turn a composed Hydra config into a checked record.
+
+    Raises:
+        ValueError: with one line for each mistake.
+    """
+    return _checked(composed, VerifyConfig, _run_problems)
 
 
 def _checked(composed: DictConfig, kind: type[_Config], problems_of: Callable[[_Config], list[str]]) -> _Config:
@@ -333,6 +350,9 @@ def _place_problems(config: TrainConfig | PredictConfig | CompareConfig) -> list
         problems.append(f"threads must be at least 1, or null for torch's own choice, got {config.threads}")
     if config.threads is not None and config.threads > MOST_THREADS:
         problems.append(f"threads must be at most {MOST_THREADS}, got {config.threads}")
-    if _is_bad_name(config.run):
-        problems.append(_name_problem("run", config.run, config.checkpoints))
+    return problems + _run_problems(config)
+
+
+def _run_problems(config: TrainConfig | PredictConfig | CompareConfig | VerifyConfig) -> list[str]:
+    problems = [_name_problem("run", config.run, config.checkpoints)] if _is_bad_name(config.run) else []
     return problems + directory_problems("checkpoints", config.checkpoints)

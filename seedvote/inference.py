@@ -246,4 +246,7 @@ def _complaint(run: Run, bad: dict[int, str]) -> str:
             f"run `{record.command}` to finish it, or add on_bad_member=drop to go on without them"
         )
     reasons = "; ".join(f"seed {seed} {reason}" for seed, reason in bad.items())
-    return f"run {run.name!r} has members that cannot vote ({reasons}): add on_bad_member=drop to go on without them"
+    mend = f", or run `{record.command} on_damaged=retrain` to train damaged ones anew" if "damaged" in reasons else ""
+    return (
+        f"run {run.name!r} has members that cannot vote ({reasons}): add on_bad_member=drop to go on without them{mend}"
+    )

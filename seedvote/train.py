@@ -31,6 +31,7 @@ def train(config: TrainConfig) -> int:
     from seedvote.assembly import build_engine, build_recipe, load_data, run_name, run_record, versions
     from seedvote.config import location_of, recipe_of
     from seedvote.device import device_name, resolve_device
+    from seedvote.interruption import requested
     from seedvote.store import RunKeeper, open_run
 
     device = resolve_device(config.device)
@@ -51,7 +52,7 @@ def train(config: TrainConfig) -> int:
     try:
         stopped_by, paused = _train(run, engine, seeds, recipe, data, device, keeper)
     except KeyboardInterrupt:
-        stopped_by, paused = signal.SIGINT, []
+        stopped_by, paused = requested() or signal.SIGINT, []
     if stopped_by is not None:
         _say_how_to_go_on(run, seeds, paused)
         return 128 + stopped_by
@@ -72,7 +73,7 @@ def _deal_with_damage(run: Run, seeds: list[int], on_damaged: str) -> None:
     if damaged and on_damaged == "error":
         raise ValueError(
             "\n".join(f"seed {seed}: {problem}" for seed, problem in damaged.items())
-            + "\nadd on_damaged=retrain to train these members anew; the damaged files are then kept under another name"
+            + "; add on_damaged=retrain to train anew what is damaged, the damaged files being kept under another name"
         )
     for seed, problem in damaged.items():
         kept = [set_aside(path) for path in (run.record_path(seed), run.weights_path(seed))]

@@ -230,14 +230,14 @@ def test_help_is_readable_and_needs_no_torch(workplace):
     assert max(len(line) for line in found.stdout.splitlines()) <= 110
 
 
-@pytest.mark.parametrize("name", ["train", "predict", "compare"])
+@pytest.mark.parametrize("name", ["train", "predict", "compare", "verify"])
 def test_help_names_every_key_and_choice(name, call):
     import dataclasses
 
     from seedvote import config
 
     text = call(name, "-h").out
-    schema = {"train": config.TrainConfig, "predict": config.PredictConfig, "compare": config.CompareConfig}[name]
+    schema = getattr(config, f"{name.title()}Config")
     hidden = {"shared_seed", "split_seed", "label_smoothing", "clip_norm", "decay_all", "patience", "threads", "trust"}
     for field in dataclasses.fields(schema):
         assert field.name in text or field.name in hidden, field.name

@@ -19,7 +19,7 @@ LAYERS = [
     {"assembly", "command", "verdict"},
     {"summary", "sections", "captions"},
     {"page"},
-    {"train", "predict", "compare"},
+    {"train", "predict", "compare", "verify"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")

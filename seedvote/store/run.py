@@ -110,13 +110,20 @@ def find_run(checkpoints: Path, name: str | None) -> Run:
             "with checkpoints="
         )
     if name is None:
-        return read_run(max(found, key=lambda path: (path / "run.json").stat().st_mtime_ns))
+        return read_run(max(found, key=_last_used))
     fitting = [path for path in found if path.name == name] or [path for path in found if path.name.startswith(name)]
     if len(fitting) != 1:
         problem = "fits several runs" if fitting else "fits no run"
         names = listed(path.name for path in fitting or found)
         raise ValueError(f"run={name} {problem} under {checkpoints}: choose one of {names}")
     return read_run(fitting[0])
+
+
+def _last_used(path: Path) -> int:
+    try:
+        return (path / "run.json").stat().st_mtime_ns
+    except OSError:  # a link that leads nowhere
+        return -1
 
 
 def _difference(old: RunRecord, new: RunRecord) -> str:
