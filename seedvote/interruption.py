@@ -32,6 +32,7 @@ def deferred() -> Iterator[None]:
     try:
         yield
     finally:
+        _received.clear()
         for number, handler in before.items():
             signal.signal(number, handler)
 

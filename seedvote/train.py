@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import signal
 import sys
 import time
 from pathlib import Path
@@ -31,7 +30,6 @@ def train(config: TrainConfig) -> int:
     from seedvote.assembly import build_engine, build_recipe, load_data, run_name, run_record, versions
     from seedvote.config import location_of, recipe_of
     from seedvote.device import device_name, resolve_device
-    from seedvote.interruption import requested
     from seedvote.store import RunKeeper, open_run
 
     device = resolve_device(config.device)
@@ -49,10 +47,7 @@ def train(config: TrainConfig) -> int:
     _introduce(run, data, seeds, device_name(device))
     facts = {"device": device_name(device), "threads": torch.get_num_threads(), "versions": versions()}
     keeper = RunKeeper(run, facts, config.save_every)
-    try:
-        stopped_by, paused = _train(run, engine, seeds, recipe, data, device, keeper)
-    except KeyboardInterrupt:
-        stopped_by, paused = requested() or signal.SIGINT, []
+    stopped_by, paused = _train(run, engine, seeds, recipe, data, device, keeper)
     if stopped_by is not None:
         _say_how_to_go_on(run, seeds, paused)
         return 128 + stopped_by
@@ -65,7 +60,8 @@ def _deal_with_damage(run: Run, seeds: list[int], on_damaged: str) -> None:
     Raises:
         ValueError: there are damaged members, and nobody said what is to be done about them.
     """
-    from seedvote.store import check_member, set_aside
+    from seedvote.errors import listed
+    from seedvote.store import check_member, set_damaged_aside
 
     missing = set(run.missing(seeds))
     damaged = {seed: check_member(run, seed) for seed in seeds if seed not in missing}
@@ -76,9 +72,8 @@ def _deal_with_damage(run: Run, seeds: list[int], on_damaged: str) -> None:
             + "; add on_damaged=retrain to train anew what is damaged, the damaged files being kept under another name"
         )
     for seed, problem in damaged.items():
-        kept = [set_aside(path) for path in (run.record_path(seed), run.weights_path(seed))]
-        names = ", ".join(path.name for path in kept if path is not None)
-        print(f"damaged    seed {seed} is trained anew: {problem}; kept as {names}")
+        if kept := set_damaged_aside(run, seed):
+            print(f"damaged    seed {seed} is trained anew: {problem}; kept as {listed(path.name for path in kept)}")
 
 
 def _train(
@@ -91,16 +86,20 @@ def _train(
     failed: set[int] = set()
     paused: list[Paused] = []
     with deferred():
-        while missing := [seed for seed in run.missing(seeds) if seed not in failed]:
-            for event in _shown(run, engine.train(missing, recipe, data, device, keeper), len(missing), recipe.epochs):
-                if isinstance(event, Failure) and not event.retried:
-                    failed.add(event.seed)
-                elif isinstance(event, Paused):
-                    paused.append(event)
-            if requested() is None:
-                _wait_for_others(run, [seed for seed in run.missing(seeds) if seed not in failed])
-            if requested() is not None:
-                break
+        try:
+            while missing := [seed for seed in run.missing(seeds) if seed not in failed]:
+                events = engine.train(missing, recipe, data, device, keeper)
+                for event in _shown(run, events, len(missing), recipe.epochs):
+                    if isinstance(event, Failure) and not event.retried:
+                        failed.add(event.seed)
+                    elif isinstance(event, Paused):
+                        paused.append(event)
+                if requested() is None:
+                    _wait_for_others(run, [seed for seed in run.missing(seeds) if seed not in failed])
+                if requested() is not None:
+                    break
+        except KeyboardInterrupt:  # asked twice
+            pass
         return requested(), paused
 
 

@@ -83,9 +83,12 @@ class Fused:
 
 def default_width(recipe: Recipe) -> int:
     """Return how many members of a recipe are best stacked."""
+    return CONVOLUTION_WIDTH if _has_convolutions(recipe) else LINEAR_WIDTH
+
+
+def _has_convolutions(recipe: Recipe) -> bool:
     with torch.random.fork_rng(devices=[]):
-        modules = recipe.build_model().modules()
-    return CONVOLUTION_WIDTH if any(isinstance(module, nn.Conv2d) for module in modules) else LINEAR_WIDTH
+        return any(isinstance(module, nn.Conv2d) for module in recipe.build_model().modules())
 
 
 def groups(seeds: Sequence[int], width: int, workers: int) -> list[Task]:
@@ -152,6 +155,8 @@ def train_group(
     width: how many members are stacked at least, where there are convolutions.
     """
     undone = list(seeds)
+    if not _has_convolutions(recipe):
+        width = len(undone)
     try:
         for together in equally_far(seeds, keeper):
             for event in train_together(together, recipe, data, device, keeper, width):

@@ -12,8 +12,8 @@
 A member is there once its ``member.json`` is: that file is written last. No pickle is written or read.
 """
 
-from seedvote.store.keeper import RunKeeper, is_claimed
-from seedvote.store.members import check_member, read_member, read_weights, set_aside, write_member
+from seedvote.store.keeper import RunKeeper, is_claimed, set_damaged_aside
+from seedvote.store.members import check_member, read_member, read_weights, write_member
 from seedvote.store.records import MemberRecord, RunRecord
 from seedvote.store.run import Run, find_run, open_run, read_run, recipe_hash
 from seedvote.store.snapshots import read_snapshot, unsaveable, write_snapshot
@@ -32,7 +32,7 @@ __all__ = [
     "read_snapshot",
     "read_weights",
     "recipe_hash",
-    "set_aside",
+    "set_damaged_aside",
     "unsaveable",
     "write_member",
     "write_snapshot",

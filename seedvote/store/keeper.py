@@ -14,7 +14,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from seedvote.files import refuse_way_out
-from seedvote.store.members import set_aside, write_member
+from seedvote.store.members import check_member, set_aside, write_member
 from seedvote.store.run import Run
 from seedvote.store.snapshots import read_snapshot, write_snapshot
 from seedvote.types import Snapshot, TrainedMember
@@ -97,6 +97,19 @@ class RunKeeper:
         """Return what was found since this was last called."""
         notes, self._notes = self._notes, []
         return notes
+
+
+def set_damaged_aside(run: Run, seed: int) -> list[Path]:
+    """Give the files of a finished member other names if they are damaged, so that it is trained anew.
+
+    Returns:
+        The new names; none where another process did the same just now.
+    """
+    with _lock(run, seed):
+        if run.missing([seed]) or check_member(run, seed) is None:
+            return []
+        kept = [set_aside(path) for path in (run.record_path(seed), run.weights_path(seed))]
+        return [path for path in kept if path is not None]
 
 
 def is_claimed(run: Run, seed: int) -> bool:
