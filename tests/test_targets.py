@@ -260,7 +260,9 @@ def test_links_that_leave_a_run_are_neither_read_nor_written(runs, workplace, ca
     (runs / "it" / "seed-0001").symlink_to(outside / "seed-0001")
     (runs / "it" / "seed-0002" / "model.safetensors").unlink()
     (runs / "it" / "seed-0002" / "model.safetensors").symlink_to(outside / "seed-0002" / "model.safetensors")
-    with pytest.raises(ValueError, match=r"seed 1 a symbolic link leads .*seed-0001.* out of .*; seed 2 a symbolic link"):
+    with pytest.raises(
+        ValueError, match=r"seed 1 a symbolic link leads .*seed-0001.* out of .*; seed 2 a symbolic link"
+    ):
         load(runs / "it")
     assert load(runs / "it", on_bad_member="drop").seeds == (0, 3, 4)
     (runs / "it" / "report").symlink_to(outside)
