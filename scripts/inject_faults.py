@@ -29,6 +29,7 @@ import argparse
 import builtins
 import contextlib
 import errno
+import functools
 import io
 import json
 import os
@@ -43,8 +44,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import hydra
+
 from kill_training import sound, weights
 from seedvote import train
+from seedvote.config import CONF_DIR
 
 RECIPE = (
     "data=digits", "data.limit=60", "epochs=2", "batch_size=32", "model.hidden=[16]", "model.dropout=0.2",
@@ -254,11 +258,10 @@ def storm(engine: str, place: Path, every: int = 1, first: int = 1, all_errors: 
     operations = whole.operations
     for flavour in FLAVOURS:
         statuses: Counter[int] = Counter()
-        tried = set()
-        for number in range(first, len(operations) + 1, every):
-            if flavour == "half" and not operations[number - 1].startswith("write"):
-                continue
-            tried.add(number)
+        numbers = list(range(first, len(operations) + 1))
+        if flavour == "half":
+            numbers = [number for number in numbers if operations[number - 1].startswith("write")]
+        for number in numbers[::every]:
             errors = ERRORS if all_errors else (ERRORS[number % len(ERRORS)],)
             for error in errors:
                 fault = Fault(number, error, flavour)
@@ -272,7 +275,7 @@ def storm(engine: str, place: Path, every: int = 1, first: int = 1, all_errors: 
                     ) from problem
         counts = ", ".join(f"{statuses[status]:,}" for status in (0, 1, 2))
         runs = statuses.total()
-        share = f"{len(tried)} of {len(operations)}"
+        share = f"{len(numbers[::every])} of {len(operations)}"
         yield f"| {engine} | {flavour} | {share} | {counts} | {runs} of {runs} | {runs} of {runs} |"
 
 
@@ -315,6 +318,7 @@ def attempt(engine: str, place: Path, fault: Fault) -> Ended:
     """Train into a directory in a fork of this process, with a fault of the disk that the directory lies on."""
     disk, beside = place.parent, place.parent.parent
     (disk / "temporary").mkdir(parents=True, exist_ok=True)
+    config = composed(engine)
     said, log = beside / "said.txt", beside / "operations.txt"
     log.write_text("")
     sys.stdout.flush()
@@ -333,6 +337,9 @@ def attempt(engine: str, place: Path, fault: Fault) -> Ended:
             else:
                 Disk(disk, log, fault).install()
             sys.argv = ["seedvote.train", *RECIPE, *ENGINES[engine], f"checkpoints={place}"]
+            # Hydra takes most of the time of so small a run and writes nothing: what it composes is known already.
+            config.checkpoints = str(place)
+            hydra.main = lambda **_: lambda task: lambda: task(config)
             train.main()
         except SystemExit as end:
             status = int(end.code or 0)
@@ -352,6 +359,13 @@ def warm_up() -> None:
         sys.argv = ["seedvote.train", *RECIPE, *ENGINES["fused"], f"checkpoints={place}"]
         with contextlib.suppress(SystemExit):
             train.main()
+
+
+@functools.cache
+def composed(engine: str) -> Any:
+    """Return the config of an engine's command line, as Hydra makes it; ``warm_up`` comes first."""
+    with hydra.initialize_config_dir(version_base="1.3", config_dir=CONF_DIR):
+        return hydra.compose("train", [*RECIPE, *ENGINES[engine]])
 
 
 def real_full_disks() -> str:
