@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 def unknown(what: str, got: object, known: Iterable[str]) -> str:
@@ -22,3 +22,12 @@ def listed(items: Iterable[object], limit: int = 8) -> str:
     if len(texts) <= limit:
         return ", ".join(texts)
     return f"{', '.join(texts[:limit])} ... ({len(texts)} in all)"
+
+
+class NotSaved(OSError):
+    """The files of some members cannot be written, those of others can. seeds: of those that cannot."""
+
+    def __init__(self, seeds: Sequence[int], error: OSError) -> None:
+        """Say the same as the error of the first of them."""
+        super().__init__(error.errno, error.strerror or str(error), error.filename)
+        self.seeds = tuple(seeds)

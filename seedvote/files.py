@@ -54,6 +54,12 @@ def _replaced(path: Path) -> Iterator[Path]:
     _sync_directory(path.parent)
 
 
+def remove_temporary(path: Path) -> None:
+    """Remove what ``replaced`` left of ``path`` where a process died or the disk failed; nobody may be writing it."""
+    for temporary in path.parent.glob(f".{path.name}.*.tmp"):
+        temporary.unlink(missing_ok=True)
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file, whole or not at all."""
     with replaced(path) as temporary:

@@ -11,15 +11,16 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from seedvote.device import device_name
-from seedvote.files import refuse_way_out, replaced
+from seedvote.files import refuse_way_out, write_bytes
 from seedvote.inference import Ensemble
 from seedvote.store import MemberRecord, Run
 from seedvote.types import Split
@@ -99,12 +100,10 @@ def _read(
 def _write(run: Run, member: MemberRecord, split: str, logits: npt.NDArray[np.float32], facts: dict[str, str]) -> None:
     metadata = {**facts, "weights": member.sha256, "fingerprint": run.record.fingerprint, "split": split}
     metadata["digest"] = _digest(logits, metadata)
-    try:
-        with replaced(run.logits_path(member.seed, split)) as temporary:
-            save_file({"logits": logits}, temporary, metadata)
-    except OSError:
-        # A run that may not be written to, or a full disk: then they are computed again next time.
-        pass
+    # A run that may not be written to, or a full disk: then they are computed again next time. Safetensors' own writing
+    # would raise what is no OSError.
+    with suppress(OSError):
+        write_bytes(run.logits_path(member.seed, split), save({"logits": logits}, metadata))
 
 
 def _digest(logits: npt.NDArray[np.generic], metadata: dict[str, str]) -> str:

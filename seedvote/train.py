@@ -185,6 +185,9 @@ def _conclude(run: Run, seeds: list[int], config: TrainConfig) -> int:
     for what, bad in (("diverged", diverged), ("failed", failed)):
         if bad:
             print(f"warning: {len(bad)} of {len(seeds)} members {what} (seeds {listed(bad)})", file=sys.stderr)
+    if failed:
+        stored = f"{len(records)} of {len(seeds)} members are stored in {run.path}"
+        print(f"{stored}; the same command goes on from there", file=sys.stderr)
     return 1 if diverged or failed else 0
 
 

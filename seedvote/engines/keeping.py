@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 
 from seedvote.engines.memory import is_out_of_memory
-from seedvote.types import Data, Elsewhere, Event, Failure, Keeper, Note, Recipe, TrainedMember
+from seedvote.errors import NotSaved
+from seedvote.types import Data, Elsewhere, Event, Failure, Keeper, Note, Paused, Recipe, TrainedMember
 
 # A task is the seeds that are trained at a time. A trainer is a module's function, so that workers find it too.
 Task = Sequence[int]
@@ -19,29 +20,48 @@ def train_task(
 ) -> Iterator[Event]:
     """Train the members of a task that nobody else holds; the data lies on the device already.
 
-    A file that cannot be written, and a lack of memory, end the task and are told as failures of its members.
+    A file that cannot be written is told as a failure of its member; the others go on, from where they were saved. A
+    lack of memory ends the task and is a failure of all its members.
     """
-    with keeper.claim(task) as mine:
-        yield from [Elsewhere(seed) for seed in task if seed not in mine]
-        undone = list(mine)
+    undone = list(task)
+    while undone:
         try:
-            for event in trainer(mine, recipe, data, device, keeper) if mine else ():
-                if isinstance(event, TrainedMember):
-                    keeper.finish(event)
-                    undone.remove(event.seed)
-                yield from map(Note, keeper.notes())
-                yield event
+            with keeper.claim(undone) as mine:
+                elsewhere = [seed for seed in undone if seed not in mine]
+                undone = list(mine)
+                yield from map(Elsewhere, elsewhere)
+                for event in trainer(mine, recipe, data, device, keeper) if mine else ():
+                    told = _stored(event, keeper) if isinstance(event, TrainedMember) else event
+                    if isinstance(told, (TrainedMember, Paused, Failure)):
+                        undone.remove(told.seed)
+                    yield from map(Note, keeper.notes())
+                    yield told
+            return
         except (OSError, MemoryError, RuntimeError) as error:
             reason = _reason(error)
             if reason is None:
                 raise
-            yield from [Failure(seed, reason, retried=False) for seed in undone]
+            concerned = error.seeds if isinstance(error, NotSaved) else undone
+            lost = [seed for seed in undone if seed in concerned] or undone
+            undone = [seed for seed in undone if seed not in lost]
+            yield from [Failure(seed, reason, retried=False) for seed in lost]
+
+
+def _stored(member: TrainedMember, keeper: Keeper) -> TrainedMember | Failure:
+    try:
+        keeper.finish(member)
+    except OSError as error:
+        return Failure(member.seed, _unwritable(error), retried=False)
+    return member
 
 
 def _reason(error: Exception) -> str | None:
     if isinstance(error, OSError):
-        place = f"{error.filename}: " if error.filename else ""
-        return f"{place}{error.strerror or error}; what was saved before is whole"
+        return _unwritable(error)
     if is_out_of_memory(error):
         return "out of memory: lower batch_size, engine.workers or the size of the model"
     return None
+
+
+def _unwritable(error: OSError) -> str:
+    return f"{error.filename or 'a file'} cannot be written: {error.strerror or error}; what was saved before is whole"

@@ -241,10 +241,15 @@ class _DataFiles:
 @contextmanager
 def _mapped_files(data: Data) -> Iterator[_DataFiles]:
     nothing = Split(data.test.inputs[:0].clone(), data.test.labels[:0].clone())
-    with tempfile.TemporaryDirectory(prefix="seedvote-") as directory:
+    # When the members are trained, a file that cannot be removed is no reason to fail.
+    with tempfile.TemporaryDirectory(prefix="seedvote-", ignore_cleanup_errors=True) as directory:
         for name, split in (("train", data.train), ("validation", data.validation)):
-            np.save(Path(directory) / f"{name}-inputs.npy", split.inputs.numpy())
-            np.save(Path(directory) / f"{name}-labels.npy", split.labels.numpy())
+            for part, tensor in (("inputs", split.inputs), ("labels", split.labels)):
+                path = Path(directory) / f"{name}-{part}.npy"
+                try:
+                    np.save(path, tensor.numpy())
+                except OSError as error:  # NumPy's own does not say which file
+                    raise OSError(error.errno, error.strerror or str(error), str(path)) from error
         frame = dataclasses.replace(data, train=nothing, validation=nothing, test=nothing)
         yield _DataFiles(Path(directory), frame)
 

@@ -13,7 +13,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from seedvote.files import refuse_way_out
+from seedvote.errors import NotSaved
+from seedvote.files import refuse_way_out, remove_temporary
 from seedvote.store.members import check_member, set_aside, write_member
 from seedvote.store.run import Run
 from seedvote.store.snapshots import read_snapshot, write_snapshot
@@ -44,19 +45,24 @@ class RunKeeper:
         """Lock members until the block ends; give those that nobody else has locked and that are not done.
 
         The operating system lets go of a lock when its process ends, however it ends.
+
+        Raises:
+            NotSaved: a member's directory or lock cannot be made; nobody is locked then.
         """
         with ExitStack() as held:
             mine = []
             for seed in seeds:
                 refuse_way_out(self.run.member_path(seed), self.run.path)
-                self.run.member_path(seed).mkdir(exist_ok=True)
                 try:
+                    self.run.member_path(seed).mkdir(exist_ok=True)
                     held.enter_context(_lock(self.run, seed).acquire(blocking=False))
+                    if self.run.missing([seed]):
+                        _sweep(self.run.member_path(seed))
+                        mine.append(seed)
                 except Timeout:
                     continue
-                if self.run.missing([seed]):
-                    mine.append(seed)
-                    _sweep(self.run.member_path(seed))
+                except OSError as error:
+                    raise NotSaved([seed], error) from error
             self._saved, self._cost = time.monotonic(), 0.0
             yield mine
 
@@ -80,18 +86,41 @@ class RunKeeper:
         return time.monotonic() - self._saved >= pause
 
     def save(self, snapshots: Mapping[int, Snapshot]) -> None:
-        """Save where members stand, by seed."""
+        """Save where members stand, by seed.
+
+        Raises:
+            NotSaved: some cannot be saved; all others are.
+        """
         started = time.monotonic()
+        problems: dict[int, OSError] = {}
         for seed, snapshot in snapshots.items():
-            write_snapshot(self.run.snapshot_path(seed), seed, self.run.record.recipe_hash, snapshot)
+            try:
+                write_snapshot(self.run.snapshot_path(seed), seed, self.run.record.recipe_hash, snapshot)
+            except OSError as error:
+                problems[seed] = error
         self._saved = time.monotonic()
         self._cost = self._saved - started
+        if problems:
+            first = next(iter(problems.values()))
+            raise NotSaved(list(problems), first) from first
 
     def finish(self, member: TrainedMember) -> None:
-        """Store a member and remove what resuming it would have needed."""
+        """Store a member and remove what resuming it would have needed.
+
+        An error of the disk once the member is stored is noted: it is no reason to call the member failed.
+        """
         finished = datetime.now(UTC).isoformat(timespec="seconds")
-        write_member(self.run, member, {**self.facts, "finished": finished})
-        self.run.snapshot_path(member.seed).unlink(missing_ok=True)
+        try:
+            write_member(self.run, member, {**self.facts, "finished": finished})
+        except OSError as error:
+            if self.run.missing([member.seed]):
+                raise
+            self._notes.append(f"seed {member.seed} is stored, but a power failure now could lose it: {_words(error)}")
+        snapshot = self.run.snapshot_path(member.seed)
+        try:
+            snapshot.unlink(missing_ok=True)
+        except OSError as error:
+            self._notes.append(f"seed {member.seed} is stored; its {snapshot.name} may be removed: {_words(error)}")
 
     def notes(self) -> list[str]:
         """Return what was found since this was last called."""
@@ -128,5 +157,8 @@ def _lock(run: Run, seed: int) -> FileLock:
 def _sweep(directory: Path) -> None:
     """Remove the temporary files of a process that died while it wrote; whoever holds the lock may."""
     for name in ("model.safetensors", "member.json", "state.safetensors"):
-        for path in directory.glob(f".{name}.*.tmp"):
-            path.unlink(missing_ok=True)
+        remove_temporary(directory / name)
+
+
+def _words(error: OSError) -> str:
+    return f"{error.filename}: {error.strerror}" if error.filename else str(error)

@@ -13,7 +13,7 @@ from typing import Any
 from filelock import FileLock
 
 from seedvote.errors import listed
-from seedvote.files import refuse_way_out
+from seedvote.files import refuse_way_out, remove_temporary
 from seedvote.store.records import RunRecord, read_record, write_record
 
 
@@ -71,6 +71,7 @@ def open_run(checkpoints: Path, name: str, record: RunRecord) -> Run:
     refuse_way_out(path / "run.json", path)
     # Another process may be noting its own seeds at this moment.
     with FileLock(path / ".lock"):
+        remove_temporary(path / "run.json")
         if (path / "run.json").exists():
             old = read_run(path).record
             if old.recipe_hash != record.recipe_hash:
