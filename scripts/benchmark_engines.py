@@ -98,7 +98,7 @@ def prepared(options: argparse.Namespace) -> tuple[Any, Any]:
     from hydra.core.config_store import ConfigStore
 
     from seedvote.assembly import build_recipe, load_data
-    from seedvote.config import CONF_DIR, TrainConfig, location_of, recipe_of, train_config
+    from seedvote.config import CONF_DIR, TrainConfig, checked, location_of, recipe_of
     from seedvote.types import Split
 
     data_set = {"mlp": "digits", "lenet": "mnist", "resnet": "cifar10"}[options.model]
@@ -108,7 +108,7 @@ def prepared(options: argparse.Namespace) -> tuple[Any, Any]:
     overrides += [] if options.epochs is None else [f"epochs={options.epochs}"]
     ConfigStore.instance().store(name="train_schema", node=TrainConfig)
     with hydra.initialize_config_dir(version_base="1.3", config_dir=CONF_DIR):
-        config = train_config(hydra.compose("train", overrides))
+        config = checked(hydra.compose("train", overrides), TrainConfig)
     data = load_data(recipe_of(config), location_of(config))
     if options.limit:
         train = Split(data.train.inputs[: options.limit], data.train.labels[: options.limit])

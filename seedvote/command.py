@@ -30,7 +30,7 @@ from omegaconf.errors import (
     ValidationError,
 )
 
-from seedvote.config import CONF_DIR
+from seedvote.config import CONF_DIR, checked
 from seedvote.errors import unknown
 
 INTERRUPTED = 128 + signal.SIGINT
@@ -38,9 +38,7 @@ INTERRUPTED = 128 + signal.SIGINT
 Config = TypeVar("Config")
 
 
-def run_command(
-    name: str, schema: type[Config], check: Callable[[DictConfig], Config], task: Callable[[Config], int]
-) -> None:
+def run_command(name: str, schema: type[Config], task: Callable[[Config], int]) -> None:
     """Compose ``conf/<name>.yaml`` with the command line, check it, call ``task`` on it and exit with its status.
 
     With ``--multirun`` this is done for each combination, and the largest status is the exit status.
@@ -62,7 +60,7 @@ def run_command(
         nonlocal begun
         begun = True
         try:
-            statuses.append(task(check(composed)))
+            statuses.append(task(checked(composed, schema)))
         # Caught here, not outside: Hydra would print a report of its own on the way out.
         except OmegaConfBaseException as error:
             _fail([_sentence(error, [])])
@@ -88,7 +86,7 @@ def run_command(
     except Exception as error:  # Hydra lets through what its parser and OmegaConf raise
         if begun:
             raise
-        _fail(_mistakes(name, check, error))
+        _fail(_mistakes(name, schema, error))
     sys.exit(max(statuses, default=0))
 
 
@@ -124,7 +122,7 @@ def _fail(problems: list[str]) -> NoReturn:
     sys.exit(2)
 
 
-def _mistakes(name: str, check: Callable[[DictConfig], Any], error: Exception) -> list[str]:
+def _mistakes(name: str, schema: type, error: Exception) -> list[str]:
     """Find every wrong override by adding one after the other; Hydra itself stops at the first."""
     arguments = sys.argv[1:]
     if any(argument.startswith("-") for argument in arguments):
@@ -142,7 +140,7 @@ def _mistakes(name: str, check: Callable[[DictConfig], Any], error: Exception) -
             except Exception as mistake:  # as in run_command
                 problems.append(_sentence(mistake, [argument], _keys(composed)))
         try:
-            check(composed)
+            checked(composed, schema)
         except ValueError as mistake:
             problems += str(mistake).splitlines()
         except OmegaConfBaseException as mistake:

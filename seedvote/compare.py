@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seedvote.command import command_line, run_command
-from seedvote.config import CompareConfig, compare_config
+from seedvote.config import CompareConfig
 
 # What imports torch is imported when it is needed, so that help and wrong command lines answer at once.
 if TYPE_CHECKING:
@@ -284,7 +284,7 @@ def _write_pictures(study: Study, found: Verdict, rivals: list[tuple[str, Rival]
 
 def main() -> None:
     """Run the command."""
-    run_command("compare", CompareConfig, compare_config, compare)
+    run_command("compare", CompareConfig, compare)
 
 
 if __name__ == "__main__":

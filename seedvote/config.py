@@ -135,50 +135,19 @@ class VerifyConfig:
 _Config = TypeVar("_Config")
 
 
-def train_config(composed: DictConfig) -> TrainConfig:
-    """Turn a composed Hydra config into a checked record.
+def checked(composed: DictConfig, kind: type[_Config]) -> _Config:
+    """Turn a composed Hydra config into a checked record of a kind.
 
     Raises:
         ValueError: with one line for each mistake.
     """
-    return _checked(composed, TrainConfig, _train_problems)
-
-
-def predict_config(composed: DictConfig) -> PredictConfig:
-    """Turn a composed Hydra config into a checked record.
-
-    Raises:
-        ValueError: with one line for each mistake.
-    """
-    return _checked(composed, PredictConfig, _predict_problems)
-
-
-def compare_config(composed: DictConfig) -> CompareConfig:
-    """Turn a composed Hydra config into a checked record.
-
-    Raises:
-        ValueError: with one line for each mistake.
-    """
-    return _checked(composed, CompareConfig, _compare_problems)
-
-
-def verify_config(composed: DictConfig) -> VerifyConfig:
-    """Turn a composed Hydra config into a checked record.
-
-    Raises:
-        ValueError: with one line for each mistake.
-    """
-    return _checked(composed, VerifyConfig, _run_problems)
-
-
-def _checked(composed: DictConfig, kind: type[_Config], problems_of: Callable[[_Config], list[str]]) -> _Config:
     known = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     problems = [unknown("key", str(key), known) for key in composed if key not in known]
     config = OmegaConf.to_object(composed)
     assert isinstance(config, kind)
     # The other checks rely on what the schema says, which OmegaConf does not hold inside lists.
     wrong = wrong_elements(config, kind)
-    problems += wrong or problems_of(config)
+    problems += wrong or _PROBLEMS[kind](config)
     if problems:
         raise ValueError("\n".join(problems))
     return config
@@ -356,3 +325,11 @@ def _place_problems(config: TrainConfig | PredictConfig | CompareConfig) -> list
 def _run_problems(config: TrainConfig | PredictConfig | CompareConfig | VerifyConfig) -> list[str]:
     problems = [_name_problem("run", config.run, config.checkpoints)] if _is_bad_name(config.run) else []
     return problems + directory_problems("checkpoints", config.checkpoints)
+
+
+_PROBLEMS: dict[type, Callable[[Any], list[str]]] = {
+    TrainConfig: _train_problems,
+    PredictConfig: _predict_problems,
+    CompareConfig: _compare_problems,
+    VerifyConfig: _run_problems,
+}

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seedvote.command import run_command
-from seedvote.config import PredictConfig, predict_config
+from seedvote.config import PredictConfig
 
 # What imports torch is imported when it is needed, so that help and wrong command lines answer at once.
 if TYPE_CHECKING:
@@ -188,7 +188,7 @@ def _write(
 
 def main() -> None:
     """Run the command."""
-    run_command("predict", PredictConfig, predict_config, predict)
+    run_command("predict", PredictConfig, predict)
 
 
 if __name__ == "__main__":

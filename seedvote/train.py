@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from seedvote.command import command_line, run_command
-from seedvote.config import TrainConfig, chosen_seeds, train_config
+from seedvote.config import TrainConfig, chosen_seeds
 
 # What imports torch is imported when it is needed, so that help and wrong command lines answer at once.
 if TYPE_CHECKING:
@@ -193,7 +193,7 @@ def _conclude(run: Run, seeds: list[int], config: TrainConfig) -> int:
 
 def main() -> None:
     """Run the command."""
-    run_command("train", TrainConfig, train_config, train)
+    run_command("train", TrainConfig, train)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from seedvote.command import run_command
-from seedvote.config import VerifyConfig, verify_config
+from seedvote.config import VerifyConfig
 
 # What imports torch is imported when it is needed, so that help and wrong command lines answer at once.
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def _complain(run: Run, findings: list[Finding]) -> None:
 
 def main() -> None:
     """Run the command."""
-    run_command("verify", VerifyConfig, verify_config, verify)
+    run_command("verify", VerifyConfig, verify)
 
 
 if __name__ == "__main__":

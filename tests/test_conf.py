@@ -9,7 +9,7 @@ import pytest
 from hydra.core.config_store import ConfigStore
 
 from seedvote.assembly import build_recipe
-from seedvote.config import CONF_DIR, TrainConfig, recipe_of, train_config
+from seedvote.config import CONF_DIR, TrainConfig, checked, recipe_of
 from seedvote.targets import bound_target
 
 GROUPS = ("augment", "model", "init", "optimizer", "scheduler", "engine", "experiment")
@@ -19,7 +19,7 @@ CHOICES = [(group, path.stem) for group in GROUPS for path in sorted(Path(CONF_D
 def composed(*overrides: str) -> TrainConfig:
     ConfigStore.instance().store(name="train_schema", node=TrainConfig)
     with hydra.initialize_config_dir(version_base="1.3", config_dir=CONF_DIR):
-        return train_config(hydra.compose("train", list(overrides)))
+        return checked(hydra.compose("train", list(overrides), TrainConfig))
 
 
 def test_there_are_choices():
