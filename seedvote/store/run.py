@@ -53,7 +53,7 @@ class Run:
     def missing(self, seeds: Sequence[int]) -> list[int]:
         """Return those of the seeds that have no finished member here.
 
-        Whatever lies in a record's place counts: what is no file is damage to look at, not a member still to be trained.
+        Whatever lies in a record's place counts: what is no file there is damage, not a member to be trained.
         """
         return [seed for seed in seeds if not os.path.lexists(self.record_path(seed))]
 
