@@ -48,10 +48,10 @@ def outcome(reader: Reader, readers_seed: int, case: int) -> str:
         place = Path(directory) / "run"
         place.mkdir()
         reader.prepare(place, dice)
-        before = _tree(Path(directory))
+        before = tree(Path(directory))
         started = time.monotonic()
         try:
-            with _limited_time(), contextlib.redirect_stderr(io.StringIO()) as said, warnings.catch_warnings():
+            with limited_time(), contextlib.redirect_stderr(io.StringIO()) as said, warnings.catch_warnings():
                 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
                 reader.read(place)
             found = "read"
@@ -70,7 +70,7 @@ def outcome(reader: Reader, readers_seed: int, case: int) -> str:
             found = f"took {time.monotonic() - started:.0f} s"
         if said.getvalue():
             found = f"wrote to stderr: {said.getvalue()[:200]!r}"
-        after = _tree(Path(directory))
+        after = tree(Path(directory))
         if after != before and found in ANSWERS:
             found = f"wrote {sorted(set(after) ^ set(before))[:3]}"
         return found
@@ -88,9 +88,9 @@ def run_cases(reader: Reader, seed: int, cases: range) -> tuple[Counter[str], di
     return counts, failures
 
 
-def make_run(place: Path) -> Path:
-    """Train a member for an epoch on a few digits, in this process."""
-    arguments = ["data.limit=40", "epochs=1", "n_seeds=1", "model.hidden=[4]", "run=run", f"checkpoints={place}"]
+def make_run(place: Path, *more: str) -> Path:
+    """Train a member for an epoch on a few digits, in this process; more arguments win over these."""
+    arguments = ["data.limit=40", "epochs=1", "n_seeds=1", "model.hidden=[4]", "run=run", f"checkpoints={place}", *more]
     before, sys.argv = sys.argv, ["seedvote.train", *arguments]
     try:
         with contextlib.redirect_stdout(io.StringIO()):
@@ -168,7 +168,9 @@ def _child(reader: Reader, seed: int, cases: range, sender: Connection) -> None:
 
 
 @contextlib.contextmanager
-def _limited_time() -> Iterator[None]:
+def limited_time() -> Iterator[None]:
+    """Break off what takes more than ``SECONDS``."""
+
     def late(*_: object) -> None:
         raise KeyboardInterrupt(f"took more than {SECONDS} s")  # no reader may catch it
 
@@ -181,7 +183,8 @@ def _limited_time() -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def _tree(top: Path) -> dict[str, tuple[int, int]]:
+def tree(top: Path) -> dict[str, tuple[int, int]]:
+    """Return the mode and time of change of everything below a directory."""
     found = {}
     for directory, folders, files in os.walk(top):
         if "cache" in folders and Path(directory) == top:  # the only place that may be written to

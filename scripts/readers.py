@@ -124,7 +124,7 @@ class Readers:
         elif kind == 2:
             (place / "seed-0000" / "member.json").write_bytes(self._changed_member(dice))
         else:
-            _something_else(dice.choice([path for path in place.rglob("*") if path.is_file()]), dice)
+            something_else(dice.choice([path for path in place.rglob("*") if path.is_file()]), dice)
 
     def _arrays(self, place: Path, dice: random.Random) -> None:
         content = dice.choice(self.npz)
@@ -149,11 +149,11 @@ class Readers:
                 )
                 path.write_bytes(damaged(content, dice) if dice.random() < 0.3 else content)
                 if dice.random() < 0.2:
-                    _something_else(path, dice)
+                    something_else(path, dice)
         if dice.random() < 0.3:
             (top / "up").symlink_to(dice.choice(["..", ".", "/", "nowhere", "up"]))
         if dice.random() < 0.1:
-            _something_else(top / "dog", dice)
+            something_else(top / "dog", dice)
 
 
 def record_bytes(values: Any, dice: random.Random) -> bytes:
@@ -164,7 +164,7 @@ def record_bytes(values: Any, dice: random.Random) -> bytes:
     return json_bytes(values, dice)
 
 
-def _something_else(path: Path, dice: random.Random) -> None:
+def something_else(path: Path, dice: random.Random) -> None:
     """Put a pipe, a directory, a link or a huge empty file in a file's place."""
     shutil.rmtree(path) if path.is_dir() else path.unlink()
     kind = dice.randrange(6)

@@ -136,6 +136,11 @@ def load(
     run = read_run(Path(path))
     record = run.record
     _check_record(run)
+    if strays := run.unrecorded():
+        raise ValueError(
+            f"{run.path / 'run.json'} does not know the members of seeds {listed(strays)} that lie beside it: it is an "
+            "earlier one, or they were moved here; train with these seeds to have them noted, or take them away"
+        )
     if not trust:
         check_trusted(record.recipe["model"], run.name, "model")
     place = resolve_device(device)

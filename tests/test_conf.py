@@ -19,7 +19,7 @@ CHOICES = [(group, path.stem) for group in GROUPS for path in sorted(Path(CONF_D
 def composed(*overrides: str) -> TrainConfig:
     ConfigStore.instance().store(name="train_schema", node=TrainConfig)
     with hydra.initialize_config_dir(version_base="1.3", config_dir=CONF_DIR):
-        return checked(hydra.compose("train", list(overrides), TrainConfig))
+        return checked(hydra.compose("train", list(overrides)), TrainConfig)
 
 
 def test_there_are_choices():

@@ -96,10 +96,11 @@ def read_record(kind: type[_Record], path: Path) -> _Record:
         raise ValueError(
             f"{path} has format {values.get('format')!r}, this seedvote reads {FORMAT}: use the version that wrote it"
         )
-    as_written = json_text(values) == path.read_text(encoding="utf-8")
+    # As bytes: reading text would take other ends of lines for those that were written.
+    as_written = json_text(values).encode() == path.read_bytes()
     sealed = values.pop("digest", None)
     hints = get_type_hints(kind)
-    wrong = [name for name, hint in hints.items() if name not in values or not _fits(values[name], hint)]
+    wrong = [name for name, hint in hints.items() if name not in values or not fits(values[name], hint)]
     wrong += [name for name in values if name not in hints]
     if wrong:
         raise ValueError(f"{path} is damaged: {listed(wrong)} missing, unknown or of the wrong type")
@@ -112,17 +113,17 @@ def _digest(values: dict[str, Any]) -> str:
     return hashlib.sha256(json_text(values).encode()).hexdigest()
 
 
-def _fits(value: object, hint: Any) -> bool:
-    """Say whether a JSON value has the type that a record's field is annotated with."""
+def fits(value: object, hint: Any) -> bool:
+    """Say whether a JSON value has the type that an annotation names."""
     arguments = get_args(hint)
     if hint is Any:
         return True
     if isinstance(hint, UnionType):
-        return any(_fits(value, argument) for argument in arguments)
+        return any(fits(value, argument) for argument in arguments)
     if get_origin(hint) is list:
-        return isinstance(value, list) and all(_fits(item, arguments[0]) for item in value)
+        return isinstance(value, list) and all(fits(item, arguments[0]) for item in value)
     if get_origin(hint) is dict:
-        return isinstance(value, dict) and all(_fits(item, arguments[1]) for item in value.values())
+        return isinstance(value, dict) and all(fits(item, arguments[1]) for item in value.values())
     if isinstance(value, bool):
         return hint is bool
     return isinstance(value, (int, float) if hint is float else hint)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,8 +51,16 @@ class Run:
         return self.member_path(seed) / f"logits-{split}.safetensors"
 
     def missing(self, seeds: Sequence[int]) -> list[int]:
-        """Return those of the seeds that have no finished member here."""
-        return [seed for seed in seeds if not self.record_path(seed).is_file()]
+        """Return those of the seeds that have no finished member here.
+
+        Whatever lies in a record's place counts: what is no file there is damage, not a member to be trained.
+        """
+        return [seed for seed in seeds if not os.path.lexists(self.record_path(seed))]
+
+    def unrecorded(self) -> list[int]:
+        """Return the seeds of members here that ``run.json`` does not know."""
+        names = (path.parent.name.removeprefix("seed-") for path in self.path.glob("seed-*/member.json"))
+        return sorted({int(name) for name in names if name.isdecimal() and name.isascii()} - {*self.record.seeds})
 
 
 def recipe_hash(recipe: Mapping[str, Any], fingerprint: str) -> str:

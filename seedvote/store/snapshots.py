@@ -16,10 +16,23 @@ import safetensors
 import safetensors.torch
 from torch import Tensor
 
-from seedvote.files import write_bytes
+from seedvote.files import opened, write_bytes
+from seedvote.store.records import fits
 from seedvote.types import EpochRecord, Snapshot
 
 _FACTS = ("step", "seconds", "epoch_seconds", "kept_epoch", "groups")
+_FORMS = {
+    "seed": int,
+    "recipe_hash": str,
+    "step": int,
+    "seconds": float,
+    "epoch_seconds": float,
+    "kept_epoch": int,
+    "groups": list[dict[str, Any]],
+    "history": list[dict[str, float]],
+    "optimizer": dict[str, dict[str, bool | float | str | None]],
+}
+_NO_DIGEST = "0" * 64  # stands in the digest's place while the file is hashed
 
 
 def write_snapshot(path: Path, seed: int, recipe_hash: str, snapshot: Snapshot) -> None:
@@ -36,8 +49,9 @@ def write_snapshot(path: Path, seed: int, recipe_hash: str, snapshot: Snapshot) 
     facts |= {"seed": seed, "recipe_hash": recipe_hash, "optimizer": numbers}
     facts["history"] = [dataclasses.asdict(epoch) for epoch in snapshot.history]
     text = json.dumps(facts, allow_nan=False)
-    metadata = {"facts": text, "digest": _digest(text, tensors)}
-    write_bytes(path, safetensors.torch.save(tensors, metadata))
+    content = safetensors.torch.save(tensors, {"facts": text, "digest": _NO_DIGEST})
+    sealed = content.replace(_NO_DIGEST.encode(), hashlib.sha256(content).hexdigest().encode(), 1)
+    write_bytes(path, sealed)
 
 
 def read_snapshot(path: Path, seed: int, recipe_hash: str) -> Snapshot:
@@ -47,15 +61,17 @@ def read_snapshot(path: Path, seed: int, recipe_hash: str) -> Snapshot:
         ValueError: the file cannot be read, is damaged, or belongs to another member or run.
     """
     try:
+        opened(path).close()  # a pipe would be waited for
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = dict(file.metadata() or {})
+            # Before any tensor is made: torch's errors about odd headers are of many kinds.
+            if set(metadata) != {"facts", "digest"} or metadata["digest"] != _digest(path, metadata["digest"]):
+                raise ValueError("it is damaged, its digest does not fit")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, safetensors.SafetensorError, ValueError) as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
-    if set(metadata) != {"facts", "digest"} or metadata["digest"] != _digest(metadata["facts"], tensors):
-        raise ValueError(f"{path} is damaged: its digest does not fit")
-    facts = json.loads(metadata["facts"])
-    if facts.pop("seed") != seed or facts.pop("recipe_hash") != recipe_hash:
+    facts = _facts(path, metadata["facts"], tensors)
+    if [facts.pop("seed"), facts.pop("recipe_hash")] != [seed, recipe_hash]:
         raise ValueError(f"{path} belongs to another member or another run: it was moved here")
     state = _part(tensors, "state/")
     optimizer: dict[str, dict[str, Any]] = facts.pop("optimizer")
@@ -86,5 +102,27 @@ def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
-def _digest(facts: str, tensors: Mapping[str, Tensor]) -> str:
-    return hashlib.sha256(facts.encode() + safetensors.torch.save(dict(tensors))).hexdigest()
+def _facts(path: Path, text: str, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Parse the facts of a sound file; another version of seedvote may have written others."""
+    try:
+        facts = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged: its facts are no JSON") from error
+    fields = {field.name for field in dataclasses.fields(EpochRecord)}
+    if (
+        not isinstance(facts, dict)
+        or facts.keys() != _FORMS.keys()
+        or not all(fits(facts[name], form) for name, form in _FORMS.items())
+        or any(set(epoch) != fields for epoch in facts["history"])
+        or not 0 <= facts["kept_epoch"] <= len(facts["history"])
+        or facts["step"] < 0
+        or "loss_sum" not in tensors
+        or not {name.rpartition("/")[0] for name in _part(tensors, "optimizer/")} <= facts["optimizer"].keys()
+    ):
+        raise ValueError(f"{path} is not as this seedvote writes it: facts are missing, unknown or of the wrong form")
+    return facts
+
+
+def _digest(path: Path, own: str) -> str:
+    """Return the SHA-256 of a file as it was before its own digest was put in."""
+    return hashlib.sha256(path.read_bytes().replace(own.encode(), _NO_DIGEST.encode(), 1)).hexdigest()
