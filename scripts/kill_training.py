@@ -10,7 +10,6 @@ compared with the first, byte for byte. After every kill everything on the disk 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import random
 import shutil
@@ -18,7 +17,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,28 +94,27 @@ def attempt(command: list[str], moment: float | None, while_writing: bool = Fals
         Seconds until something was saved for the first time and until training ended, ``None`` for what never was.
     """
     first_save = None
-    with process(command) as child:
-        begun = time.monotonic()
-        place = Path(command[-1].partition("=")[2])
-        while True:
-            done, status = os.waitpid(child, os.WNOHANG)
-            if done:
-                assert status == 0, f"training ended with wait status {status}"
-                return first_save, time.monotonic() - begun
-            passed = time.monotonic() - begun
-            if first_save is None and any(place.glob("it/*/state.safetensors")):
-                first_save = passed
-            if moment is not None and passed > moment and (not while_writing or passed > moment + 1 or writing(place)):
-                os.kill(child, signal.SIGKILL)
-                os.waitpid(child, 0)
-                return first_save, None
-            assert passed < LONGEST, "training hangs"
-            time.sleep(0.0005)
+    child = process(command)
+    begun = time.monotonic()
+    place = Path(command[-1].partition("=")[2])
+    while True:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            assert status == 0, f"training ended with wait status {status}"
+            return first_save, time.monotonic() - begun
+        passed = time.monotonic() - begun
+        if first_save is None and any(place.glob("it/*/state.safetensors")):
+            first_save = passed
+        if moment is not None and passed > moment and (not while_writing or passed > moment + 1 or writing(place)):
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            return first_save, None
+        assert passed < LONGEST, "training hangs"
+        time.sleep(0.0005)
 
 
-@contextlib.contextmanager
-def process(command: list[str]) -> Iterator[int]:
-    """Start training in a fork of this process, which has imported everything already."""
+def process(command: list[str]) -> int:
+    """Start training in a fork of this process, which has imported everything already; return its number."""
     sys.stdout.flush()
     child = os.fork()
     if child == 0:
@@ -129,7 +127,7 @@ def process(command: list[str]) -> Iterator[int]:
             os._exit(int(end.code or 0))
         finally:
             os._exit(99)
-    yield child
+    return child
 
 
 def writing(place: Path) -> bool:
@@ -142,14 +140,14 @@ def weights(run: Path) -> dict[str, bytes]:
     return {path.parent.name: path.read_bytes() for path in run.glob("seed-*/model.safetensors")}
 
 
-def sound(path: Path, finished: dict[int, bytes]) -> dict[int, bytes]:
+def sound(path: Path, finished: dict[int, bytes], seeds: Sequence[int] = SEEDS) -> dict[int, bytes]:
     """Check everything that lies in a run; return the weights of the members that are finished."""
     if not (path / "run.json").exists():
         assert not finished
         return {}
     run = read_run(path)
     now: dict[int, bytes] = {}
-    for seed in SEEDS:
+    for seed in seeds:
         if run.record_path(seed).exists():
             problem = check_member(run, seed)
             assert problem is None, problem
