@@ -122,7 +122,7 @@ def plain_loop(seed: int, recipe: Any, data: Any) -> Any:
     from torch.utils.data import DataLoader, TensorDataset
 
     from seedvote.data import normalized
-    from seedvote.training import parameter_groups
+    from seedvote.optimization import parameter_groups
 
     torch.manual_seed(seed)
     model = recipe.build_model()
