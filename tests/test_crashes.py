@@ -28,6 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
 
 import kill_training  # noqa: E402
+import train_at_once  # noqa: E402
 
 CPU = torch.device("cpu")
 FACTS = {"device": "cpu", "threads": 1, "versions": {"torch": "2"}}
@@ -354,3 +355,9 @@ def test_verify_tells_apart_what_is_missing_half_trained_and_damaged(call, workp
 def test_kills_at_random_moments_lose_nothing(engine, tmp_path):
     tally = kill_training.storm(engine, 3, random.Random(0), tmp_path)
     assert tally.kills == 3 and tally.resumed
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forks of itself")
+def test_processes_on_one_run_that_are_killed_store_each_member_once(tmp_path):
+    started, kills = train_at_once.crowd("sequential", 1, random.Random(0), tmp_path)
+    assert kills and started == 2 + kills
