@@ -153,7 +153,10 @@ def sound(path: Path, finished: dict[int, bytes], seeds: Sequence[int] = SEEDS) 
             assert problem is None, problem
             now[seed] = run.weights_path(seed).read_bytes()
         elif run.snapshot_path(seed).exists():
-            read_snapshot(run.snapshot_path(seed), seed, run.record.recipe_hash)
+            try:
+                read_snapshot(run.snapshot_path(seed), seed, run.record.recipe_hash)
+            except ValueError:  # another process may have finished the member at this moment
+                assert run.record_path(seed).exists(), f"{run.snapshot_path(seed)} is not whole"
     assert {seed: now.get(seed) for seed in finished} == finished, "a finished member was lost or changed"
     return now
 
