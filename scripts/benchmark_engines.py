@@ -98,7 +98,8 @@ def prepared(options: argparse.Namespace) -> tuple[Any, Any]:
     from hydra.core.config_store import ConfigStore
 
     from seedvote.assembly import build_recipe, load_data
-    from seedvote.config import CONF_DIR, TrainConfig, checked, location_of, recipe_of
+    from seedvote.config import CONF_DIR, checked, location_of, recipe_of
+    from seedvote.schemas import TrainConfig
     from seedvote.types import Split
 
     data_set = {"mlp": "digits", "lenet": "mnist", "resnet": "cifar10"}[options.model]

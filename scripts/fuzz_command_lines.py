@@ -33,7 +33,8 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from mistakes import COMBINATIONS, FLAGS, MALFORMED, OUT_OF_RANGE, VALID, WITH_CHOICE, WRONG_TYPE
-from seedvote.config import CONF_DIR, CompareConfig, PredictConfig, TrainConfig
+from seedvote.config import CONF_DIR
+from seedvote.schemas import CompareConfig, PredictConfig, TrainConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 SCHEMAS = {"train": TrainConfig, "predict": PredictConfig, "compare": CompareConfig}

@@ -63,7 +63,8 @@ def one_round(command: list[str], processes: int, alone: float, chance: random.R
     run = Path(command[-1].partition("=")[2]) / "it"
     children = [process(command) for _ in range(processes)]
     started, kills = processes, 0
-    moments = sorted(chance.uniform(0, alone) for _ in range(processes))
+    # Before the soonest end that so many processes could reach together, so that nearly every kill meets training.
+    moments = sorted(chance.uniform(0, alone / processes) for _ in range(processes))
     finished: dict[int, bytes] = {}
     stored: dict[Path, int] = {}
     begun = time.monotonic()

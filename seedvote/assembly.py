@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from seedvote.config import (
     LOCATION_KEYS,
+    NEUTRAL,
     PREPARATION_KEYS,
-    TrainConfig,
     chosen_seeds,
     location_of,
     recipe_of,
@@ -28,6 +28,7 @@ from seedvote.data import network_inputs, normalized, prepare
 from seedvote.errors import listed
 from seedvote.initialization import initial_model
 from seedvote.optimization import optimizer_state, parameter_groups
+from seedvote.schemas import TrainConfig
 from seedvote.seeding import Streams
 from seedvote.store import Run, RunRecord, recipe_hash, unsaveable
 from seedvote.targets import bound_target, called, check_trusted, initializer, model_builder
@@ -90,6 +91,7 @@ def build_recipe(recipe: Mapping[str, Any], data: Data) -> Recipe:
     Raises:
         ValueError: something in it cannot be imported or does not fit the data.
     """
+    recipe = {**NEUTRAL, **recipe}
     built = Recipe(
         build_model=model_builder(recipe["model"], data.input_shape, len(data.classes)),
         initialize=initializer(recipe["init"], functools.partial(_training_inputs, data, recipe["split_seed"])),

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seedvote.command import command_line, run_command
-from seedvote.config import CompareConfig
+from seedvote.schemas import CompareConfig
 
 # What imports torch is imported when it is needed, so that help and wrong command lines answer at once.
 if TYPE_CHECKING:

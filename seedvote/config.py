@@ -1,136 +1,47 @@
-"""What the command lines may say: schemas and checks.
+"""From what Hydra composed to a checked config, and from that to the recipe.
 
-Only this module, ``targets``, ``command`` and the entry modules import Hydra; nothing here imports torch, so that
-help and wrong command lines answer at once.
+Only this module, ``schemas``, ``targets``, ``command`` and the entry modules import Hydra; nothing here imports torch,
+so that help and wrong command lines answer at once.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
-from seedvote.errors import listed, unknown
-from seedvote.limits import (
-    LARGEST,
-    MOST_SEEDS,
-    MOST_THREADS,
-    directory_problems,
-    is_number,
-    leaves,
-    wrong_elements,
-)
+from seedvote.config_checks import compare_problems, predict_problems, train_problems, verify_problems
+from seedvote.errors import unknown
+from seedvote.limits import wrong_elements
+from seedvote.schemas import CompareConfig, PredictConfig, TrainConfig, VerifyConfig
 from seedvote.types import STREAMS
 
 _PACKAGE = Path(__file__).resolve().parent
 # Inside an installed wheel the configs lie in the package; in a checkout, beside it.
 CONF_DIR = str(_PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent / "conf")
 
-GROUPS = ("data", "augment", "model", "init", "optimizer", "scheduler", "engine")
 RECIPE_KEYS = (
     "data", "augment", "model", "init", "optimizer", "scheduler", "epochs", "batch_size", "label_smoothing",
     "clip_norm", "decay_all", "patience", "vary", "shared_seed", "split_seed",
 )  # fmt: skip
+# Recipe keys that came later, with the value that means what was before them: a recipe names them only where they say
+# something else, so that older recipes keep their hash and their runs.
+NEUTRAL: dict[str, Any] = {}
 # Where the data lies and how it is read: no part of the recipe, since the data's fingerprint is.
 LOCATION_KEYS = ("root", "file", "download", "cache", "workers")
 # What seedvote itself does to any data set; the rest of `data` goes to its `_target_`.
 PREPARATION_KEYS = ("name", "validation", "test", "limit", "normalize")
 
-
-ON_DAMAGED = ("error", "retrain")
-
-
-@dataclass
-class TrainConfig:
-    """The keys of ``conf/train.yaml``, which holds their defaults and says what they mean."""
-
-    n_seeds: int = MISSING
-    first_seed: int = MISSING
-    seeds: list[int] | None = None
-    vary: list[str] = MISSING
-    shared_seed: int = MISSING
-    split_seed: int = MISSING
-    epochs: int = MISSING
-    batch_size: int = MISSING
-    label_smoothing: float = MISSING
-    clip_norm: float | None = None
-    decay_all: bool = MISSING
-    patience: int | None = None
-    device: str = MISSING
-    threads: int | None = None
-    run: str | None = None
-    checkpoints: str = MISSING
-    save_every: float = MISSING
-    on_damaged: str = MISSING
-    data: Any = MISSING
-    augment: Any = MISSING
-    model: Any = MISSING
-    init: Any = MISSING
-    optimizer: Any = MISSING
-    scheduler: Any = MISSING
-    engine: Any = MISSING
-
-
-@dataclass
-class DataLocation:
-    """Where a run's data lies today, if not where it lay."""
-
-    root: str | None = None
-    file: str | None = None
-
-
-@dataclass
-class PredictConfig:
-    """The keys of ``conf/predict.yaml``, which holds their defaults and says what they mean."""
-
-    run: str | None = None
-    checkpoints: str = MISSING
-    vote: str = MISSING
-    tie: str = MISSING
-    on_bad_member: str = MISSING
-    images: str | None = None
-    arrays: str | None = None
-    output: str | None = None
-    device: str = MISSING
-    threads: int | None = None
-    trust: bool = MISSING
-    data: DataLocation = field(default_factory=DataLocation)
-
-
-@dataclass
-class CompareConfig:
-    """The keys of ``conf/compare.yaml``, which holds their defaults and says what they mean."""
-
-    run: str | None = None
-    runs: list[str] | None = None
-    rival: str | None = None
-    checkpoints: str = MISSING
-    seeds: list[int] | None = None
-    vote: str = MISSING
-    tie: str = MISSING
-    on_bad_member: str = MISSING
-    level: float = MISSING
-    seed: int = MISSING
-    output: str | None = None
-    device: str = MISSING
-    threads: int | None = None
-    trust: bool = MISSING
-    data: DataLocation = field(default_factory=DataLocation)
-
-
-@dataclass
-class VerifyConfig:
-    """The keys of ``conf/verify.yaml``, which holds their defaults and says what they mean."""
-
-    run: str | None = None
-    checkpoints: str = MISSING
-
+_PROBLEMS: dict[type, Callable[[Any], list[str]]] = {
+    TrainConfig: train_problems,
+    PredictConfig: predict_problems,
+    CompareConfig: compare_problems,
+    VerifyConfig: verify_problems,
+}
 
 _Config = TypeVar("_Config")
 
@@ -166,6 +77,7 @@ def recipe_of(config: TrainConfig) -> dict[str, Any]:
     Of ``data`` it leaves out where the files lie; the store adds the data's fingerprint instead.
     """
     recipe = {key: getattr(config, key) for key in RECIPE_KEYS}
+    recipe |= {key: getattr(config, key) for key, neutral in NEUTRAL.items() if getattr(config, key) != neutral}
     recipe["data"] = {key: value for key, value in config.data.items() if key not in LOCATION_KEYS}
     recipe["vary"] = [stream for stream in STREAMS if stream in config.vary]
     return recipe
@@ -184,152 +96,3 @@ def short_name(spec: Mapping[str, Any]) -> str:
     """Return a word for a data set or model, for run names: its ``name``, else the end of its ``_target_``."""
     word = str(spec.get("name") or str(spec["_target_"]).rsplit(".", 1)[-1])
     return re.sub(r"[^A-Za-z0-9]+", "_", word).strip("_").lower() or "unnamed"
-
-
-def _train_problems(config: TrainConfig) -> list[str]:
-    smallest = {
-        "n_seeds": 1,
-        "first_seed": 0,
-        "shared_seed": 0,
-        "split_seed": 0,
-        "epochs": 1,
-        "batch_size": 1,
-    }
-    problems = [
-        f"{key} must be at least {least}, got {getattr(config, key)}"
-        for key, least in smallest.items()
-        if getattr(config, key) < least
-    ]
-    largest = {
-        "n_seeds": MOST_SEEDS,
-        "first_seed": LARGEST - MOST_SEEDS,
-        "shared_seed": LARGEST,
-        "split_seed": 2**32 - 1,
-        "epochs": LARGEST,
-        "batch_size": LARGEST,
-    }
-    problems += [
-        f"{key} must be at most {most}, got {getattr(config, key)}"
-        for key, most in largest.items()
-        if getattr(config, key) > most
-    ]
-    if config.patience is not None and config.patience < 1:
-        problems.append(f"patience must be at least 1, or null for no early stopping, got {config.patience}")
-    if not 0 <= config.label_smoothing < 1:
-        problems.append(f"label_smoothing must be at least 0 and below 1, got {config.label_smoothing}")
-    if config.clip_norm is not None and not 0 < config.clip_norm < math.inf:
-        problems.append(f"clip_norm must be above 0, or null for no clipping, got {config.clip_norm}")
-    if not config.save_every >= 0:
-        problems.append(f"save_every must be at least 0 seconds, got {config.save_every}")
-    if config.on_damaged not in ON_DAMAGED:
-        problems.append(unknown("on_damaged", config.on_damaged, ON_DAMAGED))
-    problems += [unknown("stream in vary", name, STREAMS) for name in config.vary if name not in STREAMS]
-    return problems + _seeds_problems(config.seeds) + _spec_problems(config) + _place_problems(config)
-
-
-def _predict_problems(config: PredictConfig) -> list[str]:
-    problems = _place_problems(config) + directory_problems("output", config.output)
-    problems += [
-        f"{key} is empty: name a place, or leave it out" for key in ("images", "arrays") if getattr(config, key) == ""
-    ]
-    if config.images and config.arrays:
-        problems.append("images= and arrays= cannot be predicted in one go: give one of them")
-    return problems
-
-
-def _compare_problems(config: CompareConfig) -> list[str]:
-    problems = _seeds_problems(config.seeds) + _place_problems(config) + directory_problems("output", config.output)
-    problems += [_name_problem("rival", config.rival, config.checkpoints)] if _is_bad_name(config.rival) else []
-    problems += [_name_problem("runs", name, config.checkpoints) for name in config.runs or [] if _is_bad_name(name)]
-    if not 0 < config.level < 1:
-        problems.append(f"level must be above 0 and below 1, such as 0.95, got {config.level}")
-    if config.seed < 0:
-        problems.append(f"seed must be at least 0, got {config.seed}")
-    if config.seed > LARGEST:
-        problems.append(f"seed must be at most {LARGEST}, got {config.seed}")
-    if config.runs is not None:
-        if len(set(config.runs)) < max(2, len(config.runs)):
-            problems.append(f"runs names at least two runs and none twice, such as runs=[a,b], got {config.runs}")
-        others = [key for key in ("run", "rival", "seeds") if getattr(config, key) is not None]
-        if others:
-            problems.append(f"runs= cannot be combined with {listed(f'{key}=' for key in others)}: leave one out")
-    return problems
-
-
-def _seeds_problems(seeds: list[int] | None) -> list[str]:
-    if seeds is None:
-        return []
-    if not seeds:
-        return ["seeds is an empty list: name at least one, such as seeds=[3,7], or leave it out"]
-    problems = []
-    twice = sorted({seed for seed in seeds if seeds.count(seed) > 1})
-    if twice:
-        problems.append(f"seeds names {listed(twice)} more than once: each seed is one member")
-    negative = [seed for seed in seeds if seed < 0]
-    if negative:
-        problems.append(f"seeds must be at least 0, got {listed(negative)}")
-    if max(seeds) > LARGEST:
-        problems.append(f"seeds must be at most {LARGEST}, got {max(seeds)}")
-    return problems
-
-
-def _spec_problems(config: TrainConfig) -> list[str]:
-    problems = []
-    for group in GROUPS:
-        spec = getattr(config, group)
-        if not isinstance(spec, dict) or not isinstance(spec.get("_target_"), str):
-            problems.append(f"{group} must be one of the choices that -h lists, or have a _target_, got {spec!r}")
-    if problems:
-        return problems
-    limit = config.data.get("limit")
-    if limit is not None and (not is_number(limit, int) or limit < 1):
-        problems.append(f"data.limit must be a whole number of at least 1, or null, got {limit!r}")
-    for key in ("validation", "test"):
-        part = config.data.get(key)
-        if (part is not None or key == "validation") and not (is_number(part, float) and 0 < part < 1):
-            problems.append(f"data.{key} must be a fraction above 0 and below 1, got {part!r}")
-    if not isinstance(config.data.get("normalize", False), bool):
-        problems.append(f"data.normalize must be true or false, got {config.data['normalize']!r}")
-    if not isinstance(config.data.get("name", ""), str):
-        problems.append(f"data.name must be a name, got {config.data['name']!r}")
-    return problems + [
-        f"{key} must be a number that is finite and, if whole, at most {LARGEST}, got {value}"
-        for group in GROUPS
-        for key, value in leaves(getattr(config, group), group)
-        if (isinstance(value, float) and not math.isfinite(value)) or (isinstance(value, int) and abs(value) > LARGEST)
-    ]
-
-
-def _is_bad_name(run: str | None) -> bool:
-    return run is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", run)
-
-
-def _name_problem(key: str, run: str | None, checkpoints: str) -> str:
-    return (
-        f"{key} must be a plain name of letters, digits, '.', '_' and '-' (a directory under "
-        f"checkpoints={checkpoints}), got {run!r}"
-    )
-
-
-def _place_problems(config: TrainConfig | PredictConfig | CompareConfig) -> list[str]:
-    problems = []
-    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", config.device):
-        problems.append(f"device must be auto, cpu, cuda, cuda:N or mps, got {config.device!r}")
-    if config.threads is not None and config.threads < 1:
-        problems.append(f"threads must be at least 1, or null for torch's own choice, got {config.threads}")
-    if config.threads is not None and config.threads > MOST_THREADS:
-        problems.append(f"threads must be at most {MOST_THREADS}, got {config.threads}")
-    return problems + _run_problems(config)
-
-
-def _run_problems(config: TrainConfig | PredictConfig | CompareConfig | VerifyConfig) -> list[str]:
-    problems = [_name_problem("run", config.run, config.checkpoints)] if _is_bad_name(config.run) else []
-    return problems + directory_problems("checkpoints", config.checkpoints)
-
-
-_PROBLEMS: dict[type, Callable[[Any], list[str]]] = {
-    TrainConfig: _train_problems,
-    PredictConfig: _predict_problems,
-    CompareConfig: _compare_problems,
-    VerifyConfig: _run_problems,
-}

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from seedvote.command import command_line, run_command
-from seedvote.config import TrainConfig, chosen_seeds
+from seedvote.config import chosen_seeds
+from seedvote.schemas import TrainConfig
 
 # What imports torch is imported when it is needed, so that help and wrong command lines answer at once.
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from seedvote.command import run_command
-from seedvote.config import VerifyConfig
+from seedvote.schemas import VerifyConfig
 
 # What imports torch is imported when it is needed, so that help and wrong command lines answer at once.
 if TYPE_CHECKING:

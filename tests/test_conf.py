@@ -9,7 +9,8 @@ import pytest
 from hydra.core.config_store import ConfigStore
 
 from seedvote.assembly import build_recipe
-from seedvote.config import CONF_DIR, TrainConfig, checked, recipe_of
+from seedvote.config import CONF_DIR, checked, recipe_of
+from seedvote.schemas import TrainConfig
 from seedvote.targets import bound_target
 
 GROUPS = ("augment", "model", "init", "optimizer", "scheduler", "engine", "experiment")

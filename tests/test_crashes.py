@@ -359,5 +359,10 @@ def test_kills_at_random_moments_lose_nothing(engine, tmp_path):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forks of itself")
 def test_processes_on_one_run_that_are_killed_store_each_member_once(tmp_path):
-    started, kills = train_at_once.crowd("sequential", 1, random.Random(0), tmp_path)
-    assert kills and started == 2 + kills
+    chance = random.Random(0)
+    for attempt in range(5):  # a round may end before its kills come
+        started, kills = train_at_once.crowd("sequential", 1, chance, tmp_path / str(attempt))
+        assert started == 2 + kills
+        if kills:
+            return
+    pytest.fail("no process was killed while it trained")

@@ -11,9 +11,20 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "seedvote"
 
 LAYERS = [
-    {"types", "errors", "limits", "version"},
-    {"config", "targets", "seeding", "models", "schedules", "device", "files", "interruption", "chunks", "stats"},
-    {"data", "augmentation", "course", "initialization", "metrics", "optimization", "store", "voting"},
+    {"types", "errors", "limits", "schemas", "version"},
+    {
+        "config_checks",
+        "targets",
+        "seeding",
+        "models",
+        "schedules",
+        "device",
+        "files",
+        "interruption",
+        "chunks",
+        "stats",
+    },
+    {"config", "data", "augmentation", "course", "initialization", "metrics", "optimization", "store", "voting"},
     {"training", "inference", "comparison"},
     {"engines", "report", "predictions", "logits", "figures"},
     {"assembly", "command", "verdict"},
@@ -24,7 +35,7 @@ LAYERS = [
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 # Layer 0 is a layer of its own parts: none of them imports another.
-MAY_IMPORT_HYDRA = {"config", "targets", "command"}
+MAY_IMPORT_HYDRA = {"schemas", "config", "targets", "command"}
 
 
 def unit(path: Path) -> str:
