@@ -21,6 +21,9 @@ OUT_OF_RANGE = {
     "batch_size": ["0", "-64", "1000000000000000000000000000000"],
     "label_smoothing": ["1", "-0.1", "1.5", "inf", "-inf", "nan"],
     "clip_norm": ["0", "-1", "inf", "nan", "-inf"],
+    "clip_value": ["0", "-1", "inf", "nan", "-inf"],
+    "l1": ["-1", "inf", "nan", "-inf", "null"],
+    "max_norm": ["0", "-1", "inf", "nan", "-inf"],
     "patience": ["0", "-2"],
     "vary": ["[weather]", "[init,init2]", "[Init]", "['']"],
     "threads": ["0", "-1", "1000000000000"],
@@ -74,6 +77,21 @@ WITH_CHOICE = {
         "optimizer.lr=-1", "optimizer.momentum=-1", "optimizer.momentum=x", "optimizer.nesterov=x",
         "optimizer.momentum=0", "optimizer.betas=[0,0]", "optimizer.weight_decay=x", "optimizer.lr=null",
     ],
+    "scheduler=step": [
+        "scheduler.step_size=0", "scheduler.step_size=x", "scheduler.gamma=-1", "scheduler.gamma=x",
+        "scheduler.interval=month", "scheduler.interval=validation", "scheduler.interval=null", "scheduler.patience=3",
+        "scheduler.gamma=[]", "~scheduler.step_size",
+    ],
+    "scheduler=multi_step": ["scheduler.milestones=3", "scheduler.gamma=null"],
+    "scheduler=plateau": [
+        "scheduler.factor=2", "scheduler.factor=x", "scheduler.interval=step", "+scheduler.mode=max",
+        "+scheduler.mode=x", "scheduler.patience=x", "scheduler.min_lr=x",
+    ],
+    "scheduler=one_cycle": [
+        "scheduler.pct_start=2", "scheduler.max_lr=x", "+scheduler.total_steps=5", "scheduler.div_factor=0",
+        "optimizer._target_=torch.optim.Adagrad", "scheduler.interval=validation",
+    ],
+    "scheduler=cosine": ["scheduler.T_max=0", "scheduler.T_max=x", "scheduler.eta_min=x", "scheduler.eta_min=-9"],
     "scheduler=constant": ["scheduler.warmup=0.1", "scheduler.x=1", "+scheduler.warmup=1"],
     "engine=process": [
         "engine.workers=0", "engine.workers=x", "engine.workers=-1", "engine.workers=1.5", "engine.workers=[]",
@@ -142,7 +160,7 @@ COMBINATIONS = {
         "~model", "~data", "model=null", "data=null", "optimizer=null", "model=[]", "model=3", "data=[a]",
         "model={_target_: seedvote.models.mlp, hidden: x}", "+optimizer.lrr=3", "+data.wokers=3", "+model.layers=3",
         "~data.validation", "~optimizer._target_", "~model._target_", "model._convert_=x", "+model._args_=3",
-        "+model._recursive_=x", "data.validation=0.999 data.test=0.0005",
+        "+model._recursive_=x", "data.validation=0.999 data.test=0.0005", "clip_norm=1 clip_value=1",
     ],
     "predict": [
         "images=photos arrays=vectors.npz", "arrays=vectors.npz", "run=nowhere", "checkpoints=nowhere", "run=no",

@@ -24,14 +24,16 @@ from seedvote.config import (
     recipe_of,
     short_name,
 )
+from seedvote.course import steps_an_epoch
 from seedvote.data import network_inputs, normalized, prepare
 from seedvote.errors import listed
 from seedvote.initialization import initial_model
-from seedvote.optimization import optimizer_state, parameter_groups
+from seedvote.optimization import build_schedule, optimizer_state, parameter_groups, try_schedule
+from seedvote.regularization import check_max_norm
 from seedvote.schemas import TrainConfig
 from seedvote.seeding import Streams
 from seedvote.store import Run, RunRecord, recipe_hash, unsaveable
-from seedvote.targets import bound_target, called, check_trusted, initializer, model_builder
+from seedvote.targets import bound_target, called, check_trusted, initializer, model_builder, scheduler_builder
 from seedvote.types import Data, Engine, Recipe, Source
 from seedvote.version import __version__
 
@@ -97,7 +99,7 @@ def build_recipe(recipe: Mapping[str, Any], data: Data) -> Recipe:
         initialize=initializer(recipe["init"], functools.partial(_training_inputs, data, recipe["split_seed"])),
         augment=bound_target(recipe["augment"], "augment"),
         build_optimizer=bound_target(recipe["optimizer"], "optimizer"),
-        build_scheduler=bound_target(recipe["scheduler"], "scheduler"),
+        build_scheduler=scheduler_builder(recipe["scheduler"]),
         epochs=recipe["epochs"],
         batch_size=recipe["batch_size"],
         label_smoothing=recipe["label_smoothing"],
@@ -106,6 +108,10 @@ def build_recipe(recipe: Mapping[str, Any], data: Data) -> Recipe:
         patience=recipe["patience"],
         vary=tuple(recipe["vary"]),
         shared_seed=recipe["shared_seed"],
+        interval=recipe["scheduler"].get("interval", "step"),
+        clip_value=recipe["clip_value"],
+        l1=recipe["l1"],
+        max_norm=recipe["max_norm"],
     )
     _try_out(built, data)
     return built
@@ -219,9 +225,12 @@ def _try_out(recipe: Recipe, data: Data) -> None:
             f"the model must return logits [B, {len(data.classes)}], one for each class, "
             f"got {list(logits.shape)} for a batch of 2"
         )
+    if recipe.max_norm is not None:
+        check_max_norm(model)
     try:
         optimizer = recipe.build_optimizer(parameter_groups(model.parameters(), recipe.decay_all))
-        scheduler = recipe.build_scheduler(optimizer, 10)
+        steps = steps_an_epoch(recipe, data)
+        schedule = build_schedule(optimizer, recipe, recipe.epochs * steps)
     except ValueError:
         raise
     except Exception as error:
@@ -229,9 +238,9 @@ def _try_out(recipe: Recipe, data: Data) -> None:
     try:  # of some options torch learns only when it uses them
         logits.sum().backward()
         optimizer.step()
-        scheduler.step()
     except Exception as error:
         raise ValueError(f"the optimizer cannot take a step: {type(error).__name__}: {error}") from error
+    try_schedule(schedule, optimizer, recipe.epochs, steps)
     odd = unsaveable(optimizer_state(optimizer, dict(model.named_parameters())))
     if odd:
         raise ValueError(f"the optimizer's state cannot be saved, for a crash to be survived: {odd}: choose another")

@@ -15,7 +15,7 @@ from seedvote.limits import (
     leaves,
 )
 from seedvote.schemas import CompareConfig, PredictConfig, TrainConfig, VerifyConfig
-from seedvote.types import STREAMS
+from seedvote.types import INTERVALS, STREAMS
 
 GROUPS = ("data", "augment", "model", "init", "optimizer", "scheduler", "engine")
 ON_DAMAGED = ("error", "retrain")
@@ -53,8 +53,14 @@ def train_problems(config: TrainConfig) -> list[str]:
         problems.append(f"patience must be at least 1, or null for no early stopping, got {config.patience}")
     if not 0 <= config.label_smoothing < 1:
         problems.append(f"label_smoothing must be at least 0 and below 1, got {config.label_smoothing}")
-    if config.clip_norm is not None and not 0 < config.clip_norm < math.inf:
-        problems.append(f"clip_norm must be above 0, or null for no clipping, got {config.clip_norm}")
+    for key, off in (("clip_norm", "clipping"), ("clip_value", "clipping"), ("max_norm", "limit")):
+        value = getattr(config, key)
+        if value is not None and not 0 < value < math.inf:
+            problems.append(f"{key} must be above 0, or null for no {off}, got {value}")
+    if config.clip_norm is not None and config.clip_value is not None:
+        problems.append("clip_norm= and clip_value= cannot be combined: leave one out")
+    if not 0 <= config.l1 < math.inf:
+        problems.append(f"l1 must be at least 0 and finite, got {config.l1}")
     if not config.save_every >= 0:
         problems.append(f"save_every must be at least 0 seconds, got {config.save_every}")
     if config.on_damaged not in ON_DAMAGED:
@@ -128,6 +134,9 @@ def _spec_problems(config: TrainConfig) -> list[str]:
             problems.append(f"data.{key} must be a fraction above 0 and below 1, got {part!r}")
     if not isinstance(config.data.get("normalize", False), bool):
         problems.append(f"data.normalize must be true or false, got {config.data['normalize']!r}")
+    interval = config.scheduler.get("interval", "step")
+    if interval not in INTERVALS:
+        problems.append(unknown("scheduler.interval", interval, INTERVALS))
     if not isinstance(config.data.get("name", ""), str):
         problems.append(f"data.name must be a name, got {config.data['name']!r}")
     return problems + [

@@ -18,20 +18,27 @@ DEEPEST_RESNET = 1202  # of He et al.
 MOST_LAYERS = 1000
 
 
-def mlp(input_shape: Sequence[int], n_classes: int, hidden: Sequence[int] = (256,), dropout: float = 0.0) -> nn.Module:
-    """Build a multi-layer perceptron with ReLU on the flattened input, dropout after each hidden layer.
+def mlp(
+    input_shape: Sequence[int],
+    n_classes: int,
+    hidden: Sequence[int] = (256,),
+    dropout: float = 0.0,
+    input_dropout: float = 0.0,
+) -> nn.Module:
+    """Build a multi-layer perceptron with ReLU on the flattened input.
+
+    dropout: in front of each linear layer but the first. input_dropout: in front of the first.
 
     Raises:
-        ValueError: ``hidden`` is no list of whole numbers above 0, or ``dropout`` is not in 0 .. 1.
+        ValueError: ``hidden`` is no list of whole numbers above 0, or a dropout is not in 0 .. 1.
     """
     _check_sizes("hidden", hidden)
-    _check_dropout(dropout)
-    layers: list[nn.Module] = [nn.Flatten()]
+    _check_dropout("dropout", dropout)
+    _check_dropout("input_dropout", input_dropout)
+    layers: list[nn.Module] = [nn.Flatten(), *_dropout(input_dropout)]
     width = math.prod(input_shape)
     for units in hidden:
-        layers += [nn.Linear(width, units), nn.ReLU()]
-        if dropout:
-            layers.append(nn.Dropout(dropout))
+        layers += [nn.Linear(width, units), nn.ReLU(), *_dropout(dropout)]
         width = units
     return nn.Sequential(*layers, nn.Linear(width, n_classes))
 
@@ -42,6 +49,7 @@ def lenet(
     channels: tuple[int, int] = (16, 32),
     hidden: Sequence[int] = (120, 84),
     dropout: float = 0.0,
+    pooling_dropout: float = 0.0,
 ) -> nn.Module:
     """Build LeNet-5 with ReLU and max pooling (LeCun et al., 1998), for images of 28x28 or 32x32 pixels.
 
@@ -49,13 +57,16 @@ def lenet(
     after pooling: the two commute, and a quarter of the pixels is a quarter of the work.
 
     channels: of the two convolutions; the original has (6, 16). The default does better on MNIST's validation split.
+    pooling_dropout: after each pooling, the second of which is in front of the first linear layer. dropout: in front of
+    the other linear layers.
 
     Raises:
         ValueError: the input is not an image of one of the two sizes, or an option makes no sense.
     """
     _check_sizes("channels", channels, 2)
     _check_sizes("hidden", hidden)
-    _check_dropout(dropout)
+    _check_dropout("dropout", dropout)
+    _check_dropout("pooling_dropout", pooling_dropout)
     depth, height, width = image_shape(input_shape, "lenet")
     if (height, width) not in ((28, 28), (32, 32)):
         raise ValueError(
@@ -66,16 +77,16 @@ def lenet(
         nn.Conv2d(depth, first, 5, padding=2 if height == 28 else 0),
         nn.MaxPool2d(2),
         nn.ReLU(),
+        *_dropout(pooling_dropout),
         nn.Conv2d(first, second, 5),
         nn.MaxPool2d(2),
         nn.ReLU(),
+        *_dropout(pooling_dropout),
         nn.Flatten(),
     ]
     features = second * 5 * 5
     for units in hidden:
-        layers += [nn.Linear(features, units), nn.ReLU()]
-        if dropout:
-            layers.append(nn.Dropout(dropout))
+        layers += [nn.Linear(features, units), nn.ReLU(), *_dropout(dropout)]
         features = units
     return nn.Sequential(*layers, nn.Linear(features, n_classes))
 
@@ -102,19 +113,23 @@ class ResidualBlock(nn.Module):
         return F.relu(self.norm2(self.conv2(hidden)) + self.shortcut(inputs))
 
 
-def resnet(input_shape: Sequence[int], n_classes: int, depth: int = 20, width: int = 16) -> nn.Module:
+def resnet(
+    input_shape: Sequence[int], n_classes: int, depth: int = 20, width: int = 16, dropout: float = 0.0
+) -> nn.Module:
     """Build the CIFAR ResNet of He et al. (2016), section 4.2: three stages of (depth - 2) / 6 blocks.
 
     width: channels of the first stage; the stages have 1, 2 and 4 times as many. Shortcuts that change shape are
-    1x1 convolutions (option B).
+    1x1 convolutions (option B). dropout: in front of the linear layer.
 
     Raises:
-        ValueError: depth is not 6n + 2 up to 1202, width is no whole number above 0, or the input is not an image.
+        ValueError: depth is not 6n + 2 up to 1202, width is no whole number above 0, ``dropout`` is not in 0 .. 1, or
+            the input is not an image.
     """
     if not _is_size(depth) or not 8 <= depth <= DEEPEST_RESNET or (depth - 2) % 6:
         raise ValueError(f"model.depth must be 6n + 2 (8, 14, 20, 32, 44, 56, 110 ... 1202), got {depth!r}")
     if not _is_size(width):
         raise ValueError(f"model.width must be a whole number of at least 1, got {width!r}")
+    _check_dropout("dropout", dropout)
     image_channels, _, _ = image_shape(input_shape, "resnet")
     layers: list[nn.Module] = [
         nn.Conv2d(image_channels, width, 3, padding=1, bias=False),
@@ -127,7 +142,8 @@ def resnet(input_shape: Sequence[int], n_classes: int, depth: int = 20, width: i
             stage_channels = width * 2**stage
             layers.append(ResidualBlock(channels, stage_channels, stride=2 if stage and not block else 1))
             channels = stage_channels
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, n_classes))
+    layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), *_dropout(dropout)]
+    return nn.Sequential(*layers, nn.Linear(channels, n_classes))
 
 
 def torchvision_model(
@@ -193,6 +209,11 @@ def _check_sizes(key: str, values: object, count: int | None = None) -> None:
         )
 
 
-def _check_dropout(value: object) -> None:
+def _dropout(probability: float) -> list[nn.Module]:
+    """Return a dropout layer, or none where it would do nothing: other layers keep their names so."""
+    return [nn.Dropout(probability)] if probability else []
+
+
+def _check_dropout(key: str, value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
-        raise ValueError(f"model.dropout must be a number of at least 0 and below 1, got {value!r}")
+        raise ValueError(f"model.{key} must be a number of at least 0 and below 1, got {value!r}")

@@ -22,6 +22,9 @@ class TrainConfig:
     batch_size: int = MISSING
     label_smoothing: float = MISSING
     clip_norm: float | None = None
+    clip_value: float | None = None
+    l1: float = MISSING
+    max_norm: float | None = None
     decay_all: bool = MISSING
     patience: int | None = None
     device: str = MISSING

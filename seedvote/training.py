@@ -15,13 +15,14 @@ from seedvote.data import network_inputs
 from seedvote.initialization import initial_model
 from seedvote.interruption import requested
 from seedvote.optimization import (
-    Scheduler,
+    Schedule,
     group_numbers,
     optimizer_state,
     parameter_groups,
     restore_optimizer,
-    scheduler_after,
+    schedule_after,
 )
+from seedvote.regularization import limit_norms, shape_gradients
 from seedvote.seeding import Streams, restored_generators, seed_device
 from seedvote.types import Data, EpochRecord, Keeper, Paused, Recipe, Snapshot, Split, TrainedMember
 
@@ -77,8 +78,7 @@ def train_member(
         model.load_state_dict(snapshot.state)
         course.resume(snapshot)
     optimizer = recipe.build_optimizer(parameter_groups(model.parameters(), recipe.decay_all))
-    steps = steps_an_epoch(recipe, data)
-    scheduler = scheduler_after(len(course.history) * steps + course.step, recipe.epochs * steps, optimizer, recipe)
+    schedule = schedule_after(course.history, course.step, optimizer, recipe, steps_an_epoch(recipe, data))
     parameters = dict(model.named_parameters())
     if snapshot is not None:
         restore_optimizer(optimizer, parameters, snapshot.optimizer, snapshot.groups)
@@ -89,7 +89,7 @@ def train_member(
 
     while not course.over(recipe.epochs):
         with restored_generators(device):
-            for _ in train_epoch(course, model, optimizer, scheduler, recipe, data, streams):
+            for _ in train_epoch(course, model, optimizer, schedule, recipe, data, streams):
                 if requested() is not None:
                     break
                 if keeper.due(epoch_over=False):
@@ -103,6 +103,7 @@ def train_member(
         validation_loss, accuracy = evaluate(model, data.validation, data)
         record = course.record(train_loss, validation_loss, accuracy, learning_rate)
         if course.goes_on(record, copied_state(model)):
+            schedule.after_epoch(validation_loss)
             yield record
         if not course.over(recipe.epochs) and keeper.due(epoch_over=True):
             save()
@@ -113,7 +114,7 @@ def train_epoch(
     course: Course,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
-    scheduler: Scheduler,
+    schedule: Schedule,
     recipe: Recipe,
     data: Data,
     streams: Streams,
@@ -130,10 +131,10 @@ def train_epoch(
         loss = F.cross_entropy(model(inputs), data.train.labels[chosen], label_smoothing=recipe.label_smoothing)
         optimizer.zero_grad()
         loss.backward()
-        if recipe.clip_norm is not None:
-            nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
+        shape_gradients(model.parameters(), recipe)
         optimizer.step()
-        scheduler.step()
+        limit_norms(model.parameters(), recipe.max_norm)
+        schedule.after_step()
         course.loss_sum += loss.detach() * len(chosen)
         course.step += 1
         yield

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 # A member's random streams. The numbers are part of what a seed means: never renumber, only append.
 STREAMS = {"init": 0, "order": 1, "augment": 2, "dropout": 3}
+# When a schedule is stepped; after `validation`, with the member's validation loss.
+INTERVALS = ("step", "epoch", "validation")
 
 
 @dataclass(frozen=True)
@@ -89,11 +91,15 @@ class Recipe:
     initialize: redraws the weights in place from the generator it is given (or leaves them).
     augment: maps normalised inputs ``[B, ...]`` to inputs of the same shape; draws from the generator.
     build_optimizer: takes torch parameter groups.
-    build_scheduler: takes the optimizer and the total number of steps; is stepped once a batch.
+    build_scheduler: takes the optimizer and the total number of steps.
     clip_norm: largest gradient norm, or ``None``.
     decay_all: whether weight decay also holds biases and norm parameters (one-dimensional tensors).
     patience: epochs without a better validation loss after which training stops, or ``None``.
     vary: the streams that follow the member's seed; the others follow ``shared_seed``.
+    interval: when the schedule is stepped, one of ``INTERVALS``.
+    clip_value: largest size of a gradient's numbers, or ``None``.
+    l1: strength of the L1 penalty on what weight decay holds.
+    max_norm: largest L2 norm of the weights that lead into a unit, after every step, or ``None``.
     """
 
     build_model: Callable[[], nn.Module]
@@ -109,6 +115,10 @@ class Recipe:
     patience: int | None
     vary: tuple[str, ...]
     shared_seed: int
+    interval: str = "step"
+    clip_value: float | None = None
+    l1: float = 0.0
+    max_norm: float | None = None
 
 
 @dataclass(frozen=True)
@@ -117,7 +127,8 @@ class EpochRecord:
 
     epoch: counted from 1. train_loss: mean over the epoch's samples as they were trained on (nats, label
     smoothing included). validation_loss: mean negative log-likelihood (nats). validation_accuracy: fraction.
-    learning_rate: at the epoch's end. seconds: wall time, validation included.
+    learning_rate: after the epoch's last step; a schedule in epochs changes it afterwards. seconds: wall time,
+    validation included.
     """
 
     epoch: int

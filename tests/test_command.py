@@ -36,6 +36,10 @@ WRONG = {
     "batch_size=0": "batch_size must be at least 1, got 0",
     "label_smoothing=1": "label_smoothing must be at least 0 and below 1, got 1.0",
     "clip_norm=0": "clip_norm must be above 0, or null for no clipping, got 0.0",
+    "clip_value=-1": "clip_value must be above 0, or null for no clipping, got -1.0",
+    "clip_norm=1 clip_value=1": "clip_norm= and clip_value= cannot be combined: leave one out",
+    "max_norm=0": "max_norm must be above 0, or null for no limit, got 0.0",
+    "l1=-0.1": "l1 must be at least 0 and finite, got -0.1",
     "patience=0": "patience must be at least 1, or null for no early stopping, got 0",
     "device=gpu": "device must be auto, cpu, cuda, cuda:N or mps, got 'gpu'",
     "threads=0": "threads must be at least 1, or null for torch's own choice, got 0",
@@ -48,7 +52,7 @@ WRONG = {
     "model=resnet model.depth=9": "model.depth must be 6n + 2 (8, 14, 20, 32, 44, 56, 110 ... 1202), got 9",
     "model=torchvision model.name=resnet81": "model.name 'resnet81' is not known: did you mean 'resnet18'?",
     "+model.widht=3": "option of seedvote.models.mlp 'model.widht' is not known: there are dropout, hidden, "
-    "input_shape, n_classes",
+    "input_dropout, input_shape, n_classes",
     "model._target_=no.such.thing": "model._target_=no.such.thing cannot be used: No module named 'no'",
     "optimizer.lr=-1": "Invalid learning rate: -1",
     "optimizer.lr=inf": "optimizer.lr must be a number that is finite and, if whole, at most 9223372036854775807, "
@@ -70,6 +74,14 @@ WRONG = {
     "checkpoints=/dev/null/x": "checkpoints=/dev/null/x cannot be a directory: /dev/null is something else",
     "--nonsense": "unrecognized arguments: --nonsense; -h lists the keys, --hydra-help the flags",
     "model=3": "model=3: Config group override must be a string or a list. Got int",
+    "scheduler=step scheduler.interval=month": "scheduler.interval 'month' is not known: there are epoch, step, "
+    "validation",
+    "scheduler=step scheduler.gamma=-1": "the schedule leads to a learning rate of -0.003 when stepped 10 times",
+    "scheduler=step scheduler.step_size=0": "the schedule cannot be stepped: ZeroDivisionError: integer modulo by zero",
+    "scheduler=one_cycle +scheduler.total_steps=5": "scheduler.total_steps follows from epochs, batch_size and the "
+    "data: leave it out",
+    "scheduler=plateau +scheduler.mode=max": "scheduler.mode must be min for ReduceLROnPlateau: the validation loss "
+    "is better when it is lower",
     "scheduler.warmup=2": "scheduler.warmup must be from 0 to 1, got 2",
 }  # fmt: skip
 
@@ -238,7 +250,19 @@ def test_help_names_every_key_and_choice(name, call):
 
     text = call(name, "-h").out
     schema = getattr(config, f"{name.title()}Config")
-    hidden = {"shared_seed", "split_seed", "label_smoothing", "clip_norm", "decay_all", "patience", "threads", "trust"}
+    hidden = {
+        "shared_seed",
+        "split_seed",
+        "label_smoothing",
+        "clip_norm",
+        "clip_value",
+        "l1",
+        "max_norm",
+        "decay_all",
+        "patience",
+        "threads",
+        "trust",
+    }
     for field in dataclasses.fields(schema):
         assert field.name in text or field.name in hidden, field.name
     if name == "train":

@@ -41,6 +41,14 @@ def step_wise(optimizer, total_steps):
     return torch.optim.lr_scheduler.StepLR(optimizer, step_size=5, gamma=0.5)
 
 
+def plateau(optimizer, total_steps):
+    return torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=0, threshold=0.3)
+
+
+def one_cycle(optimizer, total_steps):
+    return torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.02, total_steps)
+
+
 def recipes(data, colours):
     images = functools.partial(augmentation.images, crop=1, rotate=5.0)
     shape, classes = data.input_shape, len(data.classes)
@@ -58,6 +66,14 @@ def recipes(data, colours):
         "adafactor": (quick_recipe(data, build_optimizer=torch.optim.Adafactor), data),
         "adagrad": (quick_recipe(data, build_optimizer=torch.optim.Adagrad), data),
         "step schedule": (quick_recipe(data, build_scheduler=step_wise), data),
+        "epoch schedule": (quick_recipe(data, build_scheduler=step_wise, interval="epoch", epochs=6), data),
+        "plateau": (
+            quick_recipe(data, build_scheduler=plateau, interval="validation", epochs=6, max_norm=0.8, l1=1e-3),
+            data,
+        ),
+        "one cycle": (quick_recipe(data, build_scheduler=one_cycle, clip_value=0.05), data),
+        "nadam": (quick_recipe(data, build_optimizer=torch.optim.NAdam), data),
+        "asgd": (quick_recipe(data, build_optimizer=torch.optim.ASGD), data),
         "constant schedule": (quick_recipe(data, build_scheduler=schedules.constant), data),
         "early stopping": (
             quick_recipe(data, epochs=12, patience=1, build_optimizer=functools.partial(torch.optim.SGD, lr=3.0)),
@@ -103,8 +119,8 @@ def trained(engine, recipe, data, run, save_every=1e9, go_on=lambda: None):
 
 
 @pytest.mark.parametrize("name", [
-    "mlp", "lenet", "resnet", "adam", "rmsprop", "adafactor", "adagrad", "step schedule", "constant schedule",
-    "early stopping",
+    "mlp", "lenet", "resnet", "adam", "rmsprop", "adafactor", "adagrad", "nadam", "asgd", "step schedule",
+    "epoch schedule", "plateau", "one cycle", "constant schedule", "early stopping",
 ])  # fmt: skip
 @pytest.mark.parametrize("engine", ENGINES)
 def test_however_often_training_is_interrupted_the_weights_are_the_same(

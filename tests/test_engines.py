@@ -33,12 +33,33 @@ def engine(request):
     return ENGINES[request.param]()
 
 
+def each_epoch(optimizer, total_steps):
+    return torch.optim.lr_scheduler.ExponentialLR(optimizer, gamma=0.5)
+
+
 def recipes(data):
     shape, classes = data.input_shape, len(data.classes)
     images = functools.partial(augmentation.images, crop=1, rotate=5.0)
     return {
         "mlp": quick_recipe(data, augment=images, clip_norm=1.0),
-        "lenet": quick_recipe(data, build_model=functools.partial(models.lenet, (3, 32, 32), classes, dropout=0.3)),
+        "lenet": quick_recipe(
+            data,
+            build_model=functools.partial(models.lenet, (3, 32, 32), classes, dropout=0.3, pooling_dropout=0.1),
+            l1=1e-3,
+            clip_norm=1.0,
+            max_norm=0.5,
+        ),
+        "regularised": quick_recipe(
+            data,
+            build_model=functools.partial(models.mlp, shape, classes, hidden=[16], dropout=0.3, input_dropout=0.2),
+            build_optimizer=functools.partial(torch.optim.RMSprop, lr=0.01, momentum=0.5),
+            build_scheduler=each_epoch,
+            interval="epoch",
+            l1=1e-3,
+            clip_value=0.02,
+            max_norm=0.7,
+            decay_all=True,
+        ),
         "torchvision": quick_recipe(
             data,
             epochs=1,
@@ -116,7 +137,7 @@ def distance(first, second):
     return max(float((first[name].double() - second[name].double()).abs().max()) for name in first)
 
 
-@pytest.mark.parametrize("model", ["mlp", "lenet", "resnet", "torchvision"])
+@pytest.mark.parametrize("model", ["mlp", "regularised", "lenet", "resnet", "torchvision"])
 def test_stacked_members_follow_the_same_mathematics(model, small_digits, colour_images):
     data = colour_images if model in ("lenet", "torchvision") else small_digits
     recipe = in_float64(recipes(data)[model])
@@ -129,6 +150,28 @@ def test_stacked_members_follow_the_same_mathematics(model, small_digits, colour
             assert one.validation_loss == pytest.approx(other.validation_loss, rel=1e-12)
             assert one.validation_accuracy == other.validation_accuracy
             assert one.learning_rate == other.learning_rate
+
+
+class Counting(torch.optim.SGD):
+    """Makes its steps shorter the longer all gradients together are: members must not share it."""
+
+    def step(self, closure=None):
+        own = [parameter for group in self.param_groups for parameter in group["params"]]
+        total = torch.stack([parameter.grad.norm() for parameter in own]).norm()
+        for parameter in own:
+            parameter.grad /= 1 + total
+        return super().step(closure)
+
+
+@pytest.mark.parametrize("kind", [torch.optim.NAdam, torch.optim.Adagrad, torch.optim.Adafactor, Counting])
+def test_any_optimizer_is_each_members_own(kind, small_digits):
+    recipe = in_float64(
+        quick_recipe(small_digits, build_optimizer=functools.partial(kind, lr=0.01, weight_decay=0.01), epochs=1)
+    )
+    expected = members(Sequential(), [1, 2, 3], recipe, small_digits)
+    found = members(Fused(workers=1), [1, 2, 3], recipe, small_digits)
+    for seed in (1, 2, 3):
+        assert distance(found[seed].state, expected[seed].state) < 1e-12
 
 
 @pytest.mark.parametrize("model", ["mlp", "resnet"])

@@ -17,6 +17,7 @@ LAYERS = [
         "targets",
         "seeding",
         "models",
+        "regularization",
         "schedules",
         "device",
         "files",

@@ -16,7 +16,7 @@ from forgery import rewritten
 from seedvote.assembly import stored_data
 from seedvote.inference import load
 from seedvote.store import read_run
-from seedvote.targets import bound_target, check_trusted
+from seedvote.targets import bound_target, check_trusted, scheduler_builder
 
 NETWORKS = [
     {"_target_": "seedvote.models.mlp", "hidden": [3]},
@@ -289,3 +289,15 @@ def test_pipes_in_the_place_of_a_members_files_are_not_waited_for(name, runs, ca
 
 def test_what_the_user_names_is_not_checked():
     assert bound_target({"_target_": "torch.optim.SGD", "lr": 0.1}, "optimizer").func is torch.optim.SGD
+
+
+def test_a_schedule_is_told_how_many_steps_there_are_if_it_asks():
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=0.1)
+    package = "torch.optim.lr_scheduler"
+    cycle = scheduler_builder({"_target_": f"{package}.OneCycleLR", "max_lr": 0.1, "interval": "step"})
+    assert pickle.loads(pickle.dumps(cycle))(optimizer, 70).total_steps == 70
+    step = scheduler_builder({"_target_": f"{package}.StepLR", "step_size": 3, "interval": "epoch"})
+    assert pickle.loads(pickle.dumps(step))(optimizer, 70).step_size == 3
+    own = scheduler_builder({"_target_": "seedvote.schedules.warmup_cosine", "warmup": 0.5})
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=0.1)
+    assert own(optimizer, 8).get_last_lr() == [pytest.approx(0.1 / 5)]

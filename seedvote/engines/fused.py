@@ -26,6 +26,7 @@ from seedvote.engines.workers import train_in_processes, worker_count
 from seedvote.errors import listed
 from seedvote.initialization import initial_model
 from seedvote.interruption import requested
+from seedvote.schedules import constant
 from seedvote.seeding import Streams, restored_generators, seed_device
 from seedvote.training import UNKEPT, on_device, train_member
 from seedvote.types import Data, Event, Keeper, Note, Recipe, Snapshot, Split, TrainedMember
@@ -138,6 +139,8 @@ def rounds_alike(recipe: Recipe, data: Data) -> bool:
     small = Split(data.train.inputs[:count].to(CPU), data.train.labels[:count].to(CPU))
     data = dataclasses.replace(data, train=small, validation=small)
     recipe = dataclasses.replace(recipe, epochs=1, patience=None)
+    if recipe.interval != "validation":  # else members have optimizers of their own, which belongs to what is tried
+        recipe = dataclasses.replace(recipe, build_scheduler=constant, interval="step")
     for event in train_group([0, 1], recipe, data, CPU):
         if isinstance(event, TrainedMember):
             *_, alone = train_member(event.seed, recipe, data, CPU)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,10 +13,10 @@ from torch.nn import functional as F
 from seedvote.course import Course, batches, copied_state, samples_an_epoch, steps_an_epoch
 from seedvote.data import network_inputs
 from seedvote.engines.stacked import Stacked
-from seedvote.engines.stacked_optimizer import build_optimizer, member_states, restore_members
+from seedvote.engines.stacked_optimizer import StackedOptimizer, standing_optimizer
 from seedvote.initialization import initial_model
 from seedvote.interruption import requested
-from seedvote.optimization import Scheduler, group_numbers, scheduler_after
+from seedvote.regularization import limit_norms, shape_gradients
 from seedvote.seeding import Streams, restored_generators
 from seedvote.training import EVALUATION_BATCH
 from seedvote.types import Data, Keeper, Paused, Progress, Recipe, Snapshot, Split, TrainedMember
@@ -39,16 +39,15 @@ class Group:
     streams: list[Streams]
     courses: dict[int, Course]
     lap: Lap
-    optimizer: torch.optim.Optimizer
-    scheduler: Scheduler
+    optimizer: StackedOptimizer
 
     def snapshots(self) -> dict[int, Snapshot]:
         """Return where each member stands, by seed."""
-        states, numbers = member_states(self.optimizer, self.network), group_numbers(self.optimizer)
+        states = self.optimizer.states()
         for place, course in self.courses.items():
             course.step, course.loss_sum = self.lap.step, self.lap.loss_sums[place]
         return {
-            course.seed: course.snapshot(self.network.state(place), states[place], numbers)
+            course.seed: course.snapshot(self.network.state(place), *states[place])
             for place, course in self.courses.items()
         }
 
@@ -78,13 +77,14 @@ def train_together(
             keeper.save(group.snapshots())
             yield from [Paused(course.seed, len(course.history), group.lap.step) for course in group.courses.values()]
             return
-        learning_rate = group.optimizer.param_groups[0]["lr"]
         train_losses = [total / samples_an_epoch(recipe, data) for total in group.lap.loss_sums.tolist()]
         validation_losses, accuracies = evaluate(group.network, data.validation, data)
         for place, course in group.courses.items():
+            learning_rate = group.optimizer.learning_rate(place)
             record = course.record(train_losses[place], validation_losses[place], accuracies[place], learning_rate)
             if course.goes_on(record, group.network.state(place)):
                 yield Progress(course.seed, record)
+        group.optimizer.after_epoch(validation_losses)
         group.lap = Lap(group.lap.epoch + 1, 0, torch.zeros_like(group.lap.loss_sums))
         yield from ended(group, recipe)
         if group.courses and keeper.due(epoch_over=True):
@@ -105,15 +105,13 @@ def standing_group(
             courses[place].resume(snapshot)
     seeds = padded(list(models), models[courses[0].seed], width)
     network = Stacked([models[seed].to(device) for seed in seeds])
-    optimizer = build_optimizer(recipe, network)
     loss_sums = torch.zeros(network.count, device=device)
     loss_sums[: len(courses)] = torch.stack([course.loss_sum for course in courses.values()])
     lap = Lap(courses[0].epoch, courses[0].step, loss_sums)
-    steps = steps_an_epoch(recipe, data)
-    scheduler = scheduler_after((lap.epoch - 1) * steps + lap.step, recipe.epochs * steps, optimizer, recipe)
-    restore_members(optimizer, network, [snapshots[seed] for seed in seeds])
+    known = [snapshots[seed] for seed in seeds]
+    optimizer = standing_optimizer(recipe, network, known, steps_an_epoch(recipe, data))
     streams = [Streams(seed, recipe.vary, recipe.shared_seed) for seed in seeds]
-    return Group(network, streams, courses, lap, optimizer, scheduler)
+    return Group(network, streams, courses, lap, optimizer)
 
 
 def ended(group: Group, recipe: Recipe) -> Iterator[TrainedMember]:
@@ -154,11 +152,9 @@ def train_epoch(group: Group, recipe: Recipe, data: Data) -> Iterator[None]:
         group.optimizer.zero_grad()
         # The members' losses share no parameter, so the gradient of their sum is each one's own gradient.
         losses.sum().backward()
-        if recipe.clip_norm is not None:
-            clip_members(group.network.parameters.values(), recipe.clip_norm)
-        group.network.hand_out_gradients()
+        shape_gradients(group.network.parameters.values(), recipe, stacked=True)
         group.optimizer.step()
-        group.scheduler.step()
+        limit_norms(group.network.parameters.values(), recipe.max_norm, stacked=True)
         lap.loss_sums += losses.detach() * labels.shape[1]
         lap.step += 1
         yield
@@ -215,12 +211,3 @@ def dropout_masks(numbers: Sequence[int], device: torch.device) -> Callable[[Ten
         return side_by_side(masks).div_(kept)
 
     return draw
-
-
-def clip_members(parameters: Iterable[nn.Parameter], largest: float) -> None:
-    """Scale each member's gradients down to a norm of at most ``largest``, as ``clip_grad_norm_`` does for one."""
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    norms = torch.stack([torch.linalg.vector_norm(gradient.flatten(1), dim=1) for gradient in gradients])
-    factors = (largest / (torch.linalg.vector_norm(norms, dim=0) + 1e-6)).clamp(max=1.0)
-    for gradient in gradients:
-        gradient.mul_(factors.view(-1, *(1,) * (gradient.ndim - 1)))
