@@ -100,6 +100,8 @@ class Recipe:
     clip_value: largest size of a gradient's numbers, or ``None``.
     l1: strength of the L1 penalty on what weight decay holds.
     max_norm: largest L2 norm of the weights that lead into a unit, after every step, or ``None``.
+    variants: recipes that members take in turn, the member of seed ``s`` the one at ``s mod K``; what the recipe itself
+    says then stands for the first of them. Empty where members differ in their seed alone.
     """
 
     build_model: Callable[[], nn.Module]
@@ -119,6 +121,18 @@ class Recipe:
     clip_value: float | None = None
     l1: float = 0.0
     max_norm: float | None = None
+    variants: tuple[Recipe, ...] = ()
+
+    def of(self, seed: int) -> Recipe:
+        """Return the recipe of one member, in which nothing but the seed is open."""
+        return self.variants[seed % len(self.variants)] if self.variants else self
+
+    def alike(self, seeds: Sequence[int]) -> list[list[int]]:
+        """Return the seeds apart by what their members differ in besides the seed."""
+        kinds: dict[int, list[int]] = {}
+        for seed in seeds:
+            kinds.setdefault(seed % max(1, len(self.variants)), []).append(seed)
+        return list(kinds.values())
 
 
 @dataclass(frozen=True)
