@@ -106,6 +106,7 @@ def build_recipe(recipe: Mapping[str, Any], data: Data) -> Recipe:
         patience=recipe["patience"],
         vary=tuple(recipe["vary"]),
         shared_seed=recipe["shared_seed"],
+        frozen=tuple(recipe["frozen"]),
     )
     _try_out(built, data)
     return built

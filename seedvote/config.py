@@ -30,7 +30,9 @@ RECIPE_KEYS = (
 )  # fmt: skip
 # Recipe keys that came later, with the value that means what was before them: a recipe names them only where they say
 # something else, so that older recipes keep their hash and their runs.
-NEUTRAL: dict[str, Any] = {}
+NEUTRAL: dict[str, Any] = {"frozen": []}
+# The same for options of seedvote's networks: null leaves what they are to the network.
+MODEL_OPTIONS = ("norm", "activation")
 # Where the data lies and how it is read: no part of the recipe, since the data's fingerprint is.
 LOCATION_KEYS = ("root", "file", "download", "cache", "workers")
 # What seedvote itself does to any data set; the rest of `data` goes to its `_target_`.
@@ -79,6 +81,9 @@ def recipe_of(config: TrainConfig) -> dict[str, Any]:
     recipe = {key: getattr(config, key) for key in RECIPE_KEYS}
     recipe |= {key: getattr(config, key) for key, neutral in NEUTRAL.items() if getattr(config, key) != neutral}
     recipe["data"] = {key: value for key, value in config.data.items() if key not in LOCATION_KEYS}
+    if str(config.model["_target_"]).startswith("seedvote.models."):
+        left = [key for key in MODEL_OPTIONS if config.model.get(key) is None]
+        recipe["model"] = {key: value for key, value in config.model.items() if key not in left}
     recipe["vary"] = [stream for stream in STREAMS if stream in config.vary]
     return recipe
 

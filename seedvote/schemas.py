@@ -24,6 +24,7 @@ class TrainConfig:
     clip_norm: float | None = None
     decay_all: bool = MISSING
     patience: int | None = None
+    frozen: list[str] = MISSING
     device: str = MISSING
     threads: int | None = None
     run: str | None = None

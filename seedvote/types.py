@@ -94,6 +94,7 @@ class Recipe:
     decay_all: whether weight decay also holds biases and norm parameters (one-dimensional tensors).
     patience: epochs without a better validation loss after which training stops, or ``None``.
     vary: the streams that follow the member's seed; the others follow ``shared_seed``.
+    frozen: patterns for parameters that keep the first weights of ``shared_seed`` and are not trained.
     """
 
     build_model: Callable[[], nn.Module]
@@ -109,6 +110,7 @@ class Recipe:
     patience: int | None
     vary: tuple[str, ...]
     shared_seed: int
+    frozen: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
