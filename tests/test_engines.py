@@ -193,10 +193,10 @@ class Odd(torch.nn.Module):
     def __init__(self):
         super().__init__()
         self.layer = torch.nn.Linear(64, 10)
-        self.norm = torch.nn.LayerNorm(10)
+        self.mix = torch.nn.Softmax(dim=0)
 
     def forward(self, inputs):
-        return self.norm(self.layer(inputs.flatten(1)))
+        return self.mix(self.layer(inputs.flatten(1)))
 
 
 class Tied(torch.nn.Module):
@@ -224,7 +224,7 @@ class Branching(torch.nn.Module):
 @pytest.mark.parametrize(
     ("model", "words"),
     [
-        (Odd, "its layer norm (LayerNorm)"),
+        (Odd, "its layer mix (Softmax)"),
         (Tied, "it shares weights between layers"),
         (Branching, "its forward cannot be traced"),
     ],

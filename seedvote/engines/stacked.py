@@ -8,7 +8,7 @@ every member's channels by themselves. torch.fx says which layers follow which.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,11 +18,16 @@ from torch.nn import functional as F
 
 POINTWISE_MODULES = (
     nn.Identity, nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU, nn.Mish, nn.Sigmoid,
-    nn.Tanh, nn.Softplus, nn.Hardswish, nn.Hardsigmoid, nn.Hardtanh,
+    nn.LogSigmoid, nn.Tanh, nn.Tanhshrink, nn.Softplus, nn.Softsign, nn.Softshrink, nn.Hardshrink, nn.Hardswish,
+    nn.Hardsigmoid, nn.Hardtanh,
 )  # fmt: skip
+ONE_BY_ONE = (nn.BatchNorm1d, nn.InstanceNorm2d, nn.LayerNorm, nn.GroupNorm, nn.PReLU)
 POOLING_MODULES = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
 DROPOUT_MODULES = (nn.Dropout,)
-POINTWISE_FUNCTIONS = (F.relu, torch.relu, F.gelu, F.silu, torch.tanh, torch.sigmoid)
+POINTWISE_FUNCTIONS = (
+    F.relu, torch.relu, F.relu6, F.leaky_relu, F.elu, F.selu, F.celu, F.gelu, F.silu, F.mish, F.softplus, F.hardswish,
+    torch.tanh, torch.sigmoid,
+)  # fmt: skip
 ADDITIONS = (operator.add, operator.iadd, torch.add)
 
 
@@ -119,6 +124,8 @@ class Stacked:
                 values[node] = self._layer(str(node.target), arguments[0], masks)
             elif node.op == "output":
                 return self._features(arguments[0])
+            elif node.target is torch.cat:
+                values[node] = self._joined(arguments[0])
             elif node.target in ADDITIONS:
                 values[node] = _Value(arguments[0].tensor + arguments[1].tensor, arguments[0].images)
             elif node.target in (torch.flatten, "flatten"):
@@ -134,8 +141,10 @@ class Stacked:
             return _Value(self._linear(name, module, self._features(value)), images=False)
         if isinstance(module, nn.Conv2d):
             return _Value(self._convolution(name, module, tensor), images=True)
-        if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
-            return self._batch_norm(name, module, value, training=masks is not None)
+        if value.images and isinstance(module, (nn.BatchNorm2d, nn.GroupNorm)):
+            return _Value(self._image_norm(name, module, tensor, training=masks is not None), images=True)
+        if isinstance(module, ONE_BY_ONE):
+            return self._one_by_one(name, module, value, training=masks is not None)
         if isinstance(module, nn.Flatten):
             return _Value(self._features(value), images=False)
         if isinstance(module, DROPOUT_MODULES):
@@ -156,19 +165,44 @@ class Stacked:
         groups = module.groups * self.count
         return F.conv2d(images, weight, bias, module.stride, module.padding, module.dilation, groups)
 
-    def _batch_norm(self, name: str, module: nn.BatchNorm1d | nn.BatchNorm2d, value: _Value, training: bool) -> _Value:
-        tensor = value.tensor
-        if not value.images:  # [G, B, F] -> [B, G * F], so that each member's features are channels of their own
-            tensor = tensor.transpose(0, 1).flatten(1)
+    def _image_norm(self, name: str, module: nn.Module, images: Tensor, training: bool) -> Tensor:
+        """Apply a norm that treats every channel, or group of channels, by itself to all members' images at once."""
+        weight, bias = (self.parameters.get(f"{name}.{part}") for part in ("weight", "bias"))
+        scale = (None if weight is None else weight.flatten(), None if bias is None else bias.flatten())
+        if isinstance(module, nn.GroupNorm):
+            return F.group_norm(images, module.num_groups * self.count, *scale, module.eps)
+        assert isinstance(module, nn.BatchNorm2d) and module.momentum is not None
         if training:
             self.buffers[f"{name}.num_batches_tracked"] += 1
-        weight, bias = (self.parameters[f"{name}.{part}"].flatten() for part in ("weight", "bias"))
         mean, variance = (self.buffers[f"{name}.running_{part}"].view(-1) for part in ("mean", "var"))
-        assert module.momentum is not None
-        tensor = F.batch_norm(tensor, mean, variance, weight, bias, training, module.momentum, module.eps)
+        return F.batch_norm(images, mean, variance, *scale, training, module.momentum, module.eps)
+
+    def _one_by_one(self, name: str, module: nn.Module, value: _Value, training: bool) -> _Value:
+        """Apply a layer to one member after the other: to all at once it would round by their number and place."""
+        if training and f"{name}.num_batches_tracked" in self.buffers:
+            self.buffers[f"{name}.num_batches_tracked"] += 1
+        inputs = value.tensor.unflatten(1, (self.count, -1)).unbind(1) if value.images else value.tensor.unbind(0)
+        own = {part: tensor.unbind(0) for part, tensor in self._tensors_of(name).items()}
+        outputs = [
+            _applied(module, part, {key: tensors[place] for key, tensors in own.items()}, training)
+            for place, part in enumerate(inputs)
+        ]
         if not value.images:
-            tensor = tensor.unflatten(1, (self.count, -1)).transpose(0, 1)
-        return _Value(tensor, value.images)
+            return _Value(torch.stack(outputs), images=False)
+        joined = torch.stack(outputs, dim=1).flatten(1, 2)
+        return _Value(joined.contiguous(memory_format=torch.channels_last), images=True)
+
+    def _tensors_of(self, name: str) -> dict[str, Tensor]:
+        parts = ("weight", "bias", "running_mean", "running_var")
+        stacked = {**self.parameters, **self.buffers}
+        return {part: stacked[f"{name}.{part}"] for part in parts if f"{name}.{part}" in stacked}
+
+    def _joined(self, values: Sequence[_Value]) -> _Value:
+        """Join channels of images, or features, each member's with its own."""
+        if not values[0].images:
+            return _Value(torch.cat([value.tensor for value in values], dim=2), images=False)
+        members = torch.cat([value.tensor.unflatten(1, (self.count, -1)) for value in values], dim=2)
+        return _Value(members.flatten(1, 2).contiguous(memory_format=torch.channels_last), images=True)
 
     def _features(self, value: _Value) -> Tensor:
         """Turn images ``[B, G * C, H, W]`` into features ``[G, B, C * H * W]``; features stay as they are."""
@@ -179,15 +213,20 @@ class Stacked:
 
     def _check(self) -> None:
         """Refuse every layer and operation whose stacked form is not known."""
+        # Layers first: their names say more than those of the operations around them.
         for node in self._nodes:
             if node.op == "call_module":
                 self._check_module(str(node.target))
-            elif node.op not in ("placeholder", "output") and not self._is_known(node):
+        for node in self._nodes:
+            if node.op not in ("placeholder", "call_module", "output") and not self._is_known(node):
                 raise NotStackable(f"it uses {getattr(node.target, '__name__', node.target)}")
 
     def _is_known(self, node: fx.Node) -> bool:
         if node.target in (torch.flatten, "flatten"):
             return bool(node.args[1:] == (1,) or node.kwargs.get("start_dim") == 1)
+        if node.target is torch.cat:
+            axis = node.args[1:] or (node.kwargs.get("dim"),)
+            return axis == (1,) and isinstance(node.args[0], (list, tuple))
         tensors = [argument for argument in node.args if isinstance(argument, fx.Node)]
         if node.target in ADDITIONS:
             return len(tensors) == len(node.args) == 2 and not node.kwargs
@@ -200,13 +239,33 @@ class Stacked:
         if kind in (nn.BatchNorm1d, nn.BatchNorm2d):
             if not (module.affine and module.track_running_stats and module.momentum is not None):
                 raise NotStackable(f"{named} is not the usual kind")
+        elif kind is nn.InstanceNorm2d:
+            if module.track_running_stats:
+                raise NotStackable(f"{named} is not the usual kind")
         elif kind is nn.Conv2d:
             if module.padding_mode != "zeros" or isinstance(module.padding, str):
                 raise NotStackable(f"{named} pads in another way than with zeros")
         elif kind is nn.Flatten:
             if (module.start_dim, module.end_dim) != (1, -1):
                 raise NotStackable(f"{named} flattens in another way than all but the batch")
-        elif kind not in (nn.Linear, *POINTWISE_MODULES, *POOLING_MODULES, *DROPOUT_MODULES):
+        elif kind not in (nn.Linear, *ONE_BY_ONE, *POINTWISE_MODULES, *POOLING_MODULES, *DROPOUT_MODULES):
             raise NotStackable(named)
         if any(hooks for hooks in (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks)):
             raise NotStackable(f"{named} has hooks")
+
+
+def _applied(module: nn.Module, inputs: Tensor, own: Mapping[str, Tensor], training: bool) -> Tensor:
+    """Compute one of ``ONE_BY_ONE`` with a member's own weights and buffers."""
+    weight, bias = own.get("weight"), own.get("bias")
+    if isinstance(module, nn.BatchNorm1d):
+        assert module.momentum is not None
+        running = own["running_mean"], own["running_var"]
+        return F.batch_norm(inputs, *running, weight, bias, training, module.momentum, module.eps)
+    if isinstance(module, nn.InstanceNorm2d):
+        return F.instance_norm(inputs, weight=weight, bias=bias, eps=module.eps)
+    if isinstance(module, nn.LayerNorm):
+        return F.layer_norm(inputs, module.normalized_shape, weight, bias, module.eps)
+    if isinstance(module, nn.GroupNorm):
+        return F.group_norm(inputs, module.num_groups, weight, bias, module.eps)
+    assert isinstance(module, nn.PReLU) and weight is not None
+    return F.prelu(inputs, weight)
