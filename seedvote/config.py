@@ -67,10 +67,14 @@ def checked(composed: DictConfig, kind: type[_Config]) -> _Config:
     problems += wrong or _PROBLEMS[kind](config)
     if problems:
         raise ValueError("\n".join(problems))
+    _drop_what_says_nothing(config)
+    return config
+
+
+def _drop_what_says_nothing(config: object) -> None:
     if isinstance(config, TrainConfig) and config.model["_target_"].startswith("seedvote.models."):
         unsaid = [key for key in MODEL_OPTIONS if config.model.get(key) is None]
         config.model = {key: value for key, value in config.model.items() if key not in unsaid}
-    return config
 
 
 def with_variants(config: TrainConfig, compose: Callable[[dict[str, str]], DictConfig]) -> TrainConfig:
