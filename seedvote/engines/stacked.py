@@ -7,6 +7,7 @@ every member's channels by themselves. torch.fx says which layers follow which.
 
 from __future__ import annotations
 
+import functools
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ POINTWISE_MODULES = (
     nn.LogSigmoid, nn.Tanh, nn.Tanhshrink, nn.Softplus, nn.Softsign, nn.Softshrink, nn.Hardshrink, nn.Hardswish,
     nn.Hardsigmoid, nn.Hardtanh,
 )  # fmt: skip
-ONE_BY_ONE = (nn.BatchNorm1d, nn.InstanceNorm2d, nn.LayerNorm, nn.GroupNorm, nn.PReLU)
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.InstanceNorm2d, nn.LayerNorm, nn.GroupNorm)
 POOLING_MODULES = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
 DROPOUT_MODULES = (nn.Dropout,)
 POINTWISE_FUNCTIONS = (
@@ -29,6 +30,9 @@ POINTWISE_FUNCTIONS = (
     torch.tanh, torch.sigmoid,
 )  # fmt: skip
 ADDITIONS = (operator.add, operator.iadd, torch.add)
+# What a processor takes at once at most, in a norm's loop over channels and in one over all numbers (two vectors).
+CHANNELS = 16
+NUMBERS = 32
 
 
 class NotStackable(ValueError):
@@ -132,7 +136,7 @@ class Stacked:
                 values[node] = _Value(self._features(arguments[0]), images=False)
             else:
                 options = {key: value for key, value in node.kwargs.items() if key != "inplace"}
-                values[node] = _Value(node.target(arguments[0].tensor, **options), arguments[0].images)
+                values[node] = self._pointwise(functools.partial(node.target, **options), arguments[0])
         raise AssertionError("a traced network ends with its output")
 
     def _layer(self, name: str, value: _Value, masks: Callable[[Tensor, float], Tensor] | None) -> _Value:
@@ -141,10 +145,13 @@ class Stacked:
             return _Value(self._linear(name, module, self._features(value)), images=False)
         if isinstance(module, nn.Conv2d):
             return _Value(self._convolution(name, module, tensor), images=True)
-        if value.images and isinstance(module, (nn.BatchNorm2d, nn.GroupNorm)):
-            return _Value(self._image_norm(name, module, tensor, training=masks is not None), images=True)
-        if isinstance(module, ONE_BY_ONE):
-            return self._one_by_one(name, module, value, training=masks is not None)
+        if isinstance(module, NORMS):
+            return self._norm(name, module, value, training=masks is not None)
+        if isinstance(module, nn.PReLU):
+            slopes = self.parameters[f"{name}.weight"].unbind(0)
+            return self._one_by_one(value, lambda part, place: F.prelu(part, slopes[place]))
+        if isinstance(module, POINTWISE_MODULES):
+            return self._pointwise(module, value)
         if isinstance(module, nn.Flatten):
             return _Value(self._features(value), images=False)
         if isinstance(module, DROPOUT_MODULES):
@@ -165,37 +172,36 @@ class Stacked:
         groups = module.groups * self.count
         return F.conv2d(images, weight, bias, module.stride, module.padding, module.dilation, groups)
 
-    def _image_norm(self, name: str, module: nn.Module, images: Tensor, training: bool) -> Tensor:
-        """Apply a norm that treats every channel, or group of channels, by itself to all members' images at once."""
-        weight, bias = (self.parameters.get(f"{name}.{part}") for part in ("weight", "bias"))
-        scale = (None if weight is None else weight.flatten(), None if bias is None else bias.flatten())
-        if isinstance(module, nn.GroupNorm):
-            return F.group_norm(images, module.num_groups * self.count, *scale, module.eps)
-        assert isinstance(module, nn.BatchNorm2d) and module.momentum is not None
-        if training:
-            self.buffers[f"{name}.num_batches_tracked"] += 1
-        mean, variance = (self.buffers[f"{name}.running_{part}"].view(-1) for part in ("mean", "var"))
-        return F.batch_norm(images, mean, variance, *scale, training, module.momentum, module.eps)
-
-    def _one_by_one(self, name: str, module: nn.Module, value: _Value, training: bool) -> _Value:
-        """Apply a layer to one member after the other: to all at once it would round by their number and place."""
+    def _norm(self, name: str, module: nn.Module, value: _Value, training: bool) -> _Value:
+        """Apply a norm to all members' images at once, where that rounds as it should, else to one after the other."""
         if training and f"{name}.num_batches_tracked" in self.buffers:
             self.buffers[f"{name}.num_batches_tracked"] += 1
-        inputs = value.tensor.unflatten(1, (self.count, -1)).unbind(1) if value.images else value.tensor.unbind(0)
-        own = {part: tensor.unbind(0) for part, tensor in self._tensors_of(name).items()}
-        outputs = [
-            _applied(module, part, {key: tensors[place] for key, tensors in own.items()}, training)
-            for place, part in enumerate(inputs)
-        ]
+        stacked = {**self.parameters, **self.buffers}
+        parts = ("weight", "bias", "running_mean", "running_var")
+        own = {part: stacked[f"{name}.{part}"] for part in parts if f"{name}.{part}" in stacked}
+        by_channel = isinstance(module, nn.GroupNorm) or (
+            isinstance(module, nn.BatchNorm2d) and _in_whole_vectors(value.tensor, value.tensor.shape[1], CHANNELS)
+        )
+        if value.images and by_channel:
+            flat = {part: tensor.flatten() for part, tensor in own.items()}
+            return _Value(_normed(module, value.tensor, flat, training, groups=self.count), images=True)
+        each = [{part: tensor[place] for part, tensor in own.items()} for place in range(self.count)]
+        return self._one_by_one(value, lambda part, place: _normed(module, part, each[place], training))
+
+    def _pointwise(self, function: Callable[[Tensor], Tensor], value: _Value) -> _Value:
+        if _in_whole_vectors(value.tensor, value.tensor.numel() // self.count, NUMBERS):
+            return _Value(function(value.tensor), value.images)
+        # Cloned, for a function may change its input in place.
+        return self._one_by_one(value, lambda part, _: function(part.clone()))
+
+    def _one_by_one(self, value: _Value, layer: Callable[[Tensor, int], Tensor]) -> _Value:
+        """Apply a layer to each member's part, given with its place: it is then computed as in a member alone."""
         if not value.images:
-            return _Value(torch.stack(outputs), images=False)
+            return _Value(torch.stack([layer(part, place) for place, part in enumerate(value.tensor)]), images=False)
+        parts = value.tensor.unflatten(1, (self.count, -1)).unbind(1)
+        outputs = [layer(part.contiguous(memory_format=torch.channels_last), place) for place, part in enumerate(parts)]
         joined = torch.stack(outputs, dim=1).flatten(1, 2)
         return _Value(joined.contiguous(memory_format=torch.channels_last), images=True)
-
-    def _tensors_of(self, name: str) -> dict[str, Tensor]:
-        parts = ("weight", "bias", "running_mean", "running_var")
-        stacked = {**self.parameters, **self.buffers}
-        return {part: stacked[f"{name}.{part}"] for part in parts if f"{name}.{part}" in stacked}
 
     def _joined(self, values: Sequence[_Value]) -> _Value:
         """Join channels of images, or features, each member's with its own."""
@@ -248,24 +254,26 @@ class Stacked:
         elif kind is nn.Flatten:
             if (module.start_dim, module.end_dim) != (1, -1):
                 raise NotStackable(f"{named} flattens in another way than all but the batch")
-        elif kind not in (nn.Linear, *ONE_BY_ONE, *POINTWISE_MODULES, *POOLING_MODULES, *DROPOUT_MODULES):
+        elif kind not in (nn.Linear, *NORMS, nn.PReLU, *POINTWISE_MODULES, *POOLING_MODULES, *DROPOUT_MODULES):
             raise NotStackable(named)
         if any(hooks for hooks in (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks)):
             raise NotStackable(f"{named} has hooks")
 
 
-def _applied(module: nn.Module, inputs: Tensor, own: Mapping[str, Tensor], training: bool) -> Tensor:
-    """Compute one of ``ONE_BY_ONE`` with a member's own weights and buffers."""
+def _in_whole_vectors(tensor: Tensor, count: int, step: int) -> bool:
+    """Say whether a processor takes so many numbers in whole vectors: it rounds those left over in another way."""
+    return tensor.device.type != "cpu" or count % step == 0
+
+
+def _normed(module: nn.Module, inputs: Tensor, own: Mapping[str, Tensor], training: bool, groups: int = 1) -> Tensor:
+    """Compute one of ``NORMS`` with other weights and buffers, ``groups`` times as many of them."""
     weight, bias = own.get("weight"), own.get("bias")
-    if isinstance(module, nn.BatchNorm1d):
-        assert module.momentum is not None
-        running = own["running_mean"], own["running_var"]
-        return F.batch_norm(inputs, *running, weight, bias, training, module.momentum, module.eps)
-    if isinstance(module, nn.InstanceNorm2d):
-        return F.instance_norm(inputs, weight=weight, bias=bias, eps=module.eps)
+    if isinstance(module, nn.GroupNorm):
+        return F.group_norm(inputs, groups * module.num_groups, weight, bias, module.eps)
     if isinstance(module, nn.LayerNorm):
         return F.layer_norm(inputs, module.normalized_shape, weight, bias, module.eps)
-    if isinstance(module, nn.GroupNorm):
-        return F.group_norm(inputs, module.num_groups, weight, bias, module.eps)
-    assert isinstance(module, nn.PReLU) and weight is not None
-    return F.prelu(inputs, weight)
+    if isinstance(module, nn.InstanceNorm2d):
+        return F.instance_norm(inputs, weight=weight, bias=bias, eps=module.eps)
+    assert isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)) and module.momentum is not None
+    running = own["running_mean"], own["running_var"]
+    return F.batch_norm(inputs, *running, weight, bias, training, module.momentum, module.eps)
