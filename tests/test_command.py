@@ -48,7 +48,7 @@ WRONG = {
     "model=resnet model.depth=9": "model.depth must be 6n + 2 (8, 14, 20, 32, 44, 56, 110 ... 1202), got 9",
     "model=torchvision model.name=resnet81": "model.name 'resnet81' is not known: did you mean 'resnet18'?",
     "+model.widht=3": "option of seedvote.models.mlp 'model.widht' is not known: there are activation, "
-    "dropout, hidden, input_shape, n_classes, norm",
+    "dropout, hidden, input_dropout, input_shape, n_classes, norm",
     "model._target_=no.such.thing": "model._target_=no.such.thing cannot be used: No module named 'no'",
     "optimizer.lr=-1": "Invalid learning rate: -1",
     "optimizer.lr=inf": "optimizer.lr must be a number that is finite and, if whole, at most 9223372036854775807, "

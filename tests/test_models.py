@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import math
 
@@ -154,6 +155,25 @@ def test_a_learned_slope_is_trained_and_not_decayed():
         torch.testing.assert_close(slope.detach(), 0.25 - 0.1 * gradient)
 
 
+@pytest.mark.parametrize(("build", "option", "before"), [
+    (BUILDERS["mlp"], "dropout", [nn.Linear, nn.Linear]),
+    (BUILDERS["mlp"], "input_dropout", [nn.Linear]),
+    (BUILDERS["lenet"], "dropout", [nn.Linear, nn.Linear]),
+    (BUILDERS["lenet"], "pooling_dropout", [nn.Conv2d, nn.Flatten]),
+    (BUILDERS["resnet"], "dropout", [nn.Linear]),
+    (BUILDERS["densenet"], "dropout", [nn.AvgPool2d, nn.AvgPool2d]),
+])  # fmt: skip
+def test_dropout_stands_in_front_of_what_it_is_for(build, option, before):
+    model, plain = build(IMAGES, 10, **{option: 0.4}), build(IMAGES, 10)
+    layers = list(model)
+    assert not any(isinstance(module, nn.Dropout) for module in plain.modules())
+    found = [type(after) for layer, after in itertools.pairwise(layers) if isinstance(layer, nn.Dropout)]
+    assert found == before
+    assert [tensor.shape for tensor in model.parameters()] == [tensor.shape for tensor in plain.parameters()]
+    inside = sum(isinstance(module, nn.Dropout) for module in model.modules()) - len(found)
+    assert inside == (6 if build is BUILDERS["densenet"] else 0)  # two convolutions in each of three layers
+
+
 # Parameters in the tables of He et al. (2016) and Huang et al. (2017), in millions, for CIFAR-10.
 @pytest.mark.parametrize(("build", "published", "digits"), [
     (functools.partial(models.resnet, depth=20), 0.27, 2), (functools.partial(models.resnet, depth=56), 0.85, 2),
@@ -280,6 +300,7 @@ def test_dropout_of_a_recurrent_network_comes_from_the_global_generator():
     (lambda: models.densenet(IMAGES, 2, 41, bottleneck=False), "model.depth must be 3n + 4 (7, 10, ... at most 1000)"),
     (lambda: models.densenet(IMAGES, 2, growth=0), "model.growth must be a whole number of at least 1, got 0"),
     (lambda: models.densenet((5,), 2), "model densenet wants images"),
+    (lambda: models.lenet(IMAGES, 2, pooling_dropout=1.5), "model.pooling_dropout must be a number of at least 0 and"),
     (lambda: models.densenet(IMAGES, 2, dropout=1.0), "model.dropout must be a number of at least 0 and below 1"),
     (lambda: models.constrained_time_cnn(IMAGES, 2, 100), "model.budget must be at least 45504"),
     (lambda: models.constrained_time_cnn(IMAGES, 2, depth=2), "model.depth must be a whole number from 3 to 1000"),

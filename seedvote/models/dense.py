@@ -11,6 +11,7 @@ from seedvote.models.pieces import (
     activation_layer,
     check_dropout,
     check_size,
+    dropout_layer,
     image_norm,
     image_shape,
     is_size,
@@ -92,5 +93,4 @@ def _composite(
 ) -> list[nn.Module]:
     """Norm, activation, convolution, dropout: here the norm comes first, so it is each layer's own."""
     convolution = nn.Conv2d(channels_in, channels_out, kernel, padding=kernel // 2, bias=norm == "none")
-    layers = [image_norm(norm, channels_in), activation_layer(activation), convolution]
-    return [*layers, nn.Dropout(dropout)] if dropout else layers
+    return [image_norm(norm, channels_in), activation_layer(activation), convolution, *dropout_layer(dropout)]

@@ -124,14 +124,19 @@ def check_sizes(key: str, values: object, count: int | None = None) -> None:
         )
 
 
-def check_dropout(value: object) -> None:
+def dropout_layer(probability: float) -> list[nn.Module]:
+    """Return a dropout layer, or none where it would do nothing: other layers keep their numbers so."""
+    return [nn.Dropout(probability)] if probability else []
+
+
+def check_dropout(value: object, key: str = "dropout") -> None:
     """Refuse what is no probability below 1.
 
     Raises:
         ValueError: it is none.
     """
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
-        raise ValueError(f"model.dropout must be a number of at least 0 and below 1, got {value!r}")
+        raise ValueError(f"model.{key} must be a number of at least 0 and below 1, got {value!r}")
 
 
 def _check_norm(name: str) -> None:

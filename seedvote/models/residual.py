@@ -6,7 +6,15 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from seedvote.models.pieces import activation_layer, check_size, image_norm, image_shape, is_size
+from seedvote.models.pieces import (
+    activation_layer,
+    check_dropout,
+    check_size,
+    dropout_layer,
+    image_norm,
+    image_shape,
+    is_size,
+)
 
 DEEPEST_RESNET = 1202  # of He et al.
 
@@ -44,21 +52,24 @@ def resnet(
     n_classes: int,
     depth: int = 20,
     width: int = 16,
+    dropout: float = 0.0,
     norm: str = "batch",
     activation: str = "relu",
 ) -> nn.Module:
     """Build the CIFAR ResNet of He et al. (2016), section 4.2: three stages of (depth - 2) / 6 blocks.
 
     width: channels of the first stage; the stages have 1, 2 and 4 times as many. Shortcuts that change shape are
-    1x1 convolutions (option B). norm, activation: as ``pieces.image_norm`` and ``pieces.ACTIVATIONS`` have them.
+    1x1 convolutions (option B). dropout: in front of the linear layer. norm, activation: as ``pieces.image_norm`` and
+    ``pieces.ACTIVATIONS`` have them.
 
     Raises:
-        ValueError: depth is not 6n + 2 up to 1202, width is no whole number above 0, the input is not an image, or a
-            name is unknown.
+        ValueError: depth is not 6n + 2 up to 1202, width is no whole number above 0, ``dropout`` is not in 0 .. 1,
+            the input is not an image, or a name is unknown.
     """
     if not is_size(depth) or not 8 <= depth <= DEEPEST_RESNET or (depth - 2) % 6:
         raise ValueError(f"model.depth must be 6n + 2 (8, 14, 20, 32, 44, 56, 110 ... 1202), got {depth!r}")
     check_size("width", width)
+    check_dropout(dropout)
     image_channels, _, _ = image_shape(input_shape, "resnet")
     layers: list[nn.Module] = [
         nn.Conv2d(image_channels, width, 3, padding=1, bias=norm == "none"),
@@ -72,4 +83,5 @@ def resnet(
             stride = 2 if stage and not block else 1
             layers.append(ResidualBlock(channels, stage_channels, stride, norm, activation))
             channels = stage_channels
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, n_classes))
+    layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), *dropout_layer(dropout)]
+    return nn.Sequential(*layers, nn.Linear(channels, n_classes))
