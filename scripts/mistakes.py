@@ -25,6 +25,7 @@ OUT_OF_RANGE = {
     "l1": ["-1", "inf", "nan", "-inf", "null"],
     "max_norm": ["0", "-1", "inf", "nan", "-inf"],
     "patience": ["0", "-2"],
+    "frozen": ["[Liner]", "['']", "[Linear]", "[[1]]", "[{a: 1}]", "3", "x"],
     "vary": ["[weather]", "[init,init2]", "[Init]", "['']"],
     "threads": ["0", "-1", "1000000000000"],
     "device": ["gpu", "cuda:x", "CPU", "''", "cuda:", "cuda:-1", "cpu:0", "cuda:99", "tpu", "auto,"],
@@ -55,6 +56,8 @@ OUT_OF_RANGE = {
         "[0]", "[-1]", "[1.5]", "[x]", "3", "x", "null", "[[1]]", "[1,null]", "{a: 1}", "[true]", "[1e9]",
     ],
     "model.dropout": ["-0.1", "1", "2", "x", "null", "[]", "nan", "true"],
+    "model.norm": ["bach", "''", "3", "[]", "instance", "{a: 1}"],
+    "model.activation": ["rely", "''", "3", "[]", "softmax", "{a: 1}"],
     "optimizer.lr": ["-1", "x", "null", "[]", "nan", "inf", "{a: 1}"],
     "optimizer.betas": ["[2,3]", "x", "[0.9]", "0.9", "null", "[-1,0]", "[x,y]"],
     "optimizer.weight_decay": ["-1", "x", "null", "[]", "nan"],
@@ -66,7 +69,19 @@ OUT_OF_RANGE = {
 WITH_CHOICE = {
     "model=resnet": [
         "model.depth=9", "model.depth=x", "model.depth=8.0", "model.width=0", "model.width=x", "model.depth=-4",
-        "model.depth=6000002", "model.width=null", "model.depth=[8]",
+        "model.depth=6000002", "model.width=null", "model.depth=[8]", "model.norm=bach", "model.activation=3",
+    ],
+    "model=densenet": [
+        "model.depth=41", "model.depth=x", "model.depth=4", "model.growth=0", "model.growth=1.5", "model.bottleneck=x",
+        "model.bottleneck=false model.depth=41", "model.norm=null model.growth=0", "model.dropout=1",
+    ],
+    "model=constrained_time": [
+        "model.budget=0", "model.budget=x", "model.budget=-5", "model.budget=1.5", "model.budget=null", "model.depth=2",
+        "model.depth=1000000", "model.kernel=2", "model.kernel=33", "model.kernel=x", "model.depth=null",
+    ],
+    "model=recurrent": [
+        "model.cell=grue", "model.cell=3", "model.hidden=0", "model.hidden=[8]", "model.layers=0",
+        "model.layers=1000000", "model.bidirectional=2", "model.dropout=1", "data=arrays data.file=vectors.npz",
     ],
     "model=torchvision": [
         "model.name=resnet81", "model.name=[]", "model.name=''", "model.name=3", "model.small_images=x",

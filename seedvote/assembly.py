@@ -125,6 +125,7 @@ def _build_variant(recipe: Mapping[str, Any], data: Data) -> Recipe:
         clip_value=recipe["clip_value"],
         l1=recipe["l1"],
         max_norm=recipe["max_norm"],
+        frozen=tuple(recipe["frozen"]),
     )
     _try_out(built, data)
     return built

@@ -31,7 +31,9 @@ RECIPE_KEYS = (
 )  # fmt: skip
 # Recipe keys that came later, with the value that means what was before them: a recipe names them only where they say
 # something else, so that older recipes keep their hash and their runs.
-NEUTRAL: dict[str, Any] = {"clip_value": None, "l1": 0.0, "max_norm": None, "members": None}
+NEUTRAL: dict[str, Any] = {"clip_value": None, "l1": 0.0, "max_norm": None, "frozen": [], "members": None}
+# Options of seedvote's networks that came later too: null, which no recipe names, leaves it to the network.
+MODEL_OPTIONS = ("norm", "activation")
 # Where the data lies and how it is read: no part of the recipe, since the data's fingerprint is.
 LOCATION_KEYS = ("root", "file", "download", "cache", "workers")
 # What seedvote itself does to any data set; the rest of `data` goes to its `_target_`.
@@ -65,7 +67,14 @@ def checked(composed: DictConfig, kind: type[_Config]) -> _Config:
     problems += wrong or _PROBLEMS[kind](config)
     if problems:
         raise ValueError("\n".join(problems))
+    _drop_what_says_nothing(config)
     return config
+
+
+def _drop_what_says_nothing(config: object) -> None:
+    if isinstance(config, TrainConfig) and config.model["_target_"].startswith("seedvote.models."):
+        unsaid = [key for key in MODEL_OPTIONS if config.model.get(key) is None]
+        config.model = {key: value for key, value in config.model.items() if key not in unsaid}
 
 
 def with_variants(config: TrainConfig, compose: Callable[[dict[str, str]], DictConfig]) -> TrainConfig:

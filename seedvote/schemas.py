@@ -27,6 +27,7 @@ class TrainConfig:
     max_norm: float | None = None
     decay_all: bool = MISSING
     patience: int | None = None
+    frozen: list[str] = MISSING
     device: str = MISSING
     threads: int | None = None
     run: str | None = None

@@ -216,7 +216,7 @@ def _is_network(target: object) -> bool:
         return issubclass(found, nn.Module)
     if not inspect.isfunction(found) or found.__qualname__.startswith("_"):
         return False
-    if found.__module__ == "seedvote.models":
+    if found.__module__.startswith("seedvote.models."):
         return found.__qualname__.isidentifier()
     name = found.__name__
     builders = torchvision.models.list_models(module=torchvision.models)

@@ -100,6 +100,7 @@ class Recipe:
     clip_value: largest size of a gradient's numbers, or ``None``.
     l1: strength of the L1 penalty on what weight decay holds.
     max_norm: largest L2 norm of the weights that lead into a unit, after every step, or ``None``.
+    frozen: patterns for parameters that keep the first weights of ``shared_seed`` and are not trained.
     variants: recipes that members take in turn, the member of seed ``s`` the one at ``s mod K``; what the recipe itself
     says then stands for the first of them. Empty where members differ in their seed alone.
     """
@@ -121,6 +122,7 @@ class Recipe:
     clip_value: float | None = None
     l1: float = 0.0
     max_norm: float | None = None
+    frozen: tuple[str, ...] = ()
     variants: tuple[Recipe, ...] = ()
 
     def of(self, seed: int) -> Recipe:

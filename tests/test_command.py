@@ -51,8 +51,8 @@ WRONG = {
     "model=lenet": "model lenet wants images of 28x28 or 32x32 pixels, got 8x8: use model=resnet or model=mlp",
     "model=resnet model.depth=9": "model.depth must be 6n + 2 (8, 14, 20, 32, 44, 56, 110 ... 1202), got 9",
     "model=torchvision model.name=resnet81": "model.name 'resnet81' is not known: did you mean 'resnet18'?",
-    "+model.widht=3": "option of seedvote.models.mlp 'model.widht' is not known: there are dropout, hidden, "
-    "input_dropout, input_shape, n_classes",
+    "+model.widht=3": "option of seedvote.models.mlp 'model.widht' is not known: there are activation, "
+    "dropout, hidden, input_dropout, input_shape, n_classes, norm",
     "model._target_=no.such.thing": "model._target_=no.such.thing cannot be used: No module named 'no'",
     "optimizer.lr=-1": "Invalid learning rate: -1",
     "optimizer.lr=inf": "optimizer.lr must be a number that is finite and, if whole, at most 9223372036854775807, "
@@ -99,7 +99,8 @@ def test_all_mistakes_are_reported_at_once(call, workplace):
     outcome = call("train", "model.hidden=[3]", "n_seeds=0", "model=mpl", "epochs=x", "epocs=1", "data.limit=-3")
     assert outcome.err.splitlines() == [
         "error: 5 mistakes",
-        "  model 'mpl' is not known: did you mean 'mlp'? there are lenet, mlp, resnet, torchvision",
+        "  model 'mpl' is not known: did you mean 'mlp'? there are constrained_time, densenet, lenet, "
+        "mlp, recurrent, resnet, torchvision",
         "  epochs=x: value 'x' of type 'str' could not be converted to Integer",
         "  key 'epocs' is not known: did you mean 'epochs'?",
         "  n_seeds must be at least 1, got 0",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import os
 import random
@@ -65,6 +66,11 @@ def recipes(data, colours):
         "rmsprop": (quick_recipe(data, build_optimizer=functools.partial(torch.optim.RMSprop, momentum=0.5)), data),
         "adafactor": (quick_recipe(data, build_optimizer=torch.optim.Adafactor), data),
         "adagrad": (quick_recipe(data, build_optimizer=torch.optim.Adagrad), data),
+        "frozen": (quick_recipe(data, build_model=small, build_optimizer=sgd, frozen=("Conv2d",)), data),
+        "recurrent": (
+            quick_recipe(data, build_model=functools.partial(models.recurrent, shape, classes, hidden=8, dropout=0.3)),
+            data,
+        ),
         "step schedule": (quick_recipe(data, build_scheduler=step_wise), data),
         "epoch schedule": (quick_recipe(data, build_scheduler=step_wise, interval="epoch", epochs=6), data),
         "plateau": (
@@ -118,11 +124,15 @@ def trained(engine, recipe, data, run, save_every=1e9, go_on=lambda: None):
     return [run.weights_path(seed).read_bytes() for seed in SEEDS], histories, pauses
 
 
-@pytest.mark.parametrize("name", [
-    "mlp", "lenet", "resnet", "adam", "rmsprop", "adafactor", "adagrad", "nadam", "asgd", "step schedule",
+STACKABLE = (
+    "mlp", "lenet", "resnet", "adam", "rmsprop", "adafactor", "adagrad", "nadam", "asgd", "frozen", "step schedule",
     "epoch schedule", "plateau", "one cycle", "constant schedule", "early stopping",
-])  # fmt: skip
-@pytest.mark.parametrize("engine", ENGINES)
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("engine", "name"), [*itertools.product(ENGINES, STACKABLE), ("sequential", "recurrent")], ids=str
+)
 def test_however_often_training_is_interrupted_the_weights_are_the_same(
     engine, name, small_digits, colour_images, tmp_path, stop_at
 ):

@@ -71,7 +71,40 @@ def recipes(data):
             build_model=functools.partial(models.resnet, shape, classes, depth=8, width=4),
             build_optimizer=functools.partial(torch.optim.SGD, lr=0.05, momentum=0.9, nesterov=True),
         ),
+        **{f"{norm} mlp": quick_recipe(data, build_model=normed(models.mlp, norm)) for norm in ("batch", "layer")},
+        "group mlp": quick_recipe(data, build_model=normed(models.mlp, "group"), label_smoothing=0.1),
+        **{
+            f"{norm} cnn": quick_recipe(data, build_model=normed(models.constrained_time_cnn, norm), epochs=1)
+            for norm in ("batch", "layer", "instance", "group", "none")
+        },
+        "densenet": quick_recipe(data, build_model=normed(models.densenet, "batch"), epochs=1),
+        "in place": quick_recipe(data, build_model=in_place),
     }
+
+
+def in_place():
+    """Activations that change their input, and slopes by channel."""
+    return torch.nn.Sequential(
+        torch.nn.Conv2d(1, 3, 3, bias=False), torch.nn.BatchNorm2d(3), torch.nn.PReLU(3), torch.nn.Conv2d(3, 5, 3),
+        torch.nn.SiLU(inplace=True), torch.nn.Flatten(), torch.nn.Linear(80, 31), torch.nn.ELU(inplace=True),
+        torch.nn.PReLU(31), torch.nn.Linear(31, 10),
+    )  # fmt: skip
+
+
+def normed(build, norm):
+    """A network with widths that are no multiples of what a processor takes at once."""
+    options = {
+        models.mlp: {"hidden": [30, 12], "activation": "prelu"},
+        models.constrained_time_cnn: {"budget": 24_192, "depth": 3, "activation": "prelu"},  # 6, 12 and 24 channels
+        models.densenet: {"depth": 10, "growth": 5, "dropout": 0.2, "activation": "silu"},
+    }
+    return functools.partial(build, (1, 8, 8), 10, norm=norm, **options[build])
+
+
+NORMED = [
+    "batch mlp", "layer mlp", "group mlp", "batch cnn", "layer cnn", "instance cnn", "group cnn", "none cnn",
+    "densenet", "in place",
+]  # fmt: skip
 
 
 def members(engine, seeds, recipe, data):
@@ -107,6 +140,15 @@ def test_a_stacked_member_does_not_depend_on_its_place_and_company(model, others
         assert same(members(Fused(workers=1), seeds, recipe, small_digits)[7].state, alone.state)
 
 
+@pytest.mark.parametrize("model", NORMED)
+def test_no_norm_or_slope_makes_stacked_members_depend_on_each_other(model, small_digits):
+    recipe = dataclasses.replace(recipes(small_digits)[model], epochs=1)
+    alone = members(Fused(workers=1), [7], recipe, small_digits)[7]
+    assert alone.engine == "fused"
+    for seeds in ([100, 7, 101], [100, 101, 102, 7], [*range(100, 109), 7]):
+        assert same(members(Fused(workers=1), seeds, recipe, small_digits)[7].state, alone.state)
+
+
 @pytest.mark.parametrize("model", ["mlp", "resnet"])
 @pytest.mark.parametrize("name", ["sequential", "process"])
 def test_members_are_those_of_the_plain_loop(name, model, small_digits):
@@ -137,12 +179,13 @@ def distance(first, second):
     return max(float((first[name].double() - second[name].double()).abs().max()) for name in first)
 
 
-@pytest.mark.parametrize("model", ["mlp", "regularised", "lenet", "resnet", "torchvision"])
+@pytest.mark.parametrize("model", ["mlp", "regularised", "lenet", "resnet", "torchvision", *NORMED])
 def test_stacked_members_follow_the_same_mathematics(model, small_digits, colour_images):
     data = colour_images if model in ("lenet", "torchvision") else small_digits
     recipe = in_float64(recipes(data)[model])
     expected = members(Sequential(), [1, 2, 3], recipe, data)
     found = members(Fused(workers=1), [1, 2, 3], recipe, data)
+    assert {member.engine for member in found.values()} == {"fused"}
     for seed in (1, 2, 3):
         assert distance(found[seed].state, expected[seed].state) < 1e-12
         for one, other in zip(found[seed].history, expected[seed].history, strict=True):
@@ -236,10 +279,10 @@ class Odd(torch.nn.Module):
     def __init__(self):
         super().__init__()
         self.layer = torch.nn.Linear(64, 10)
-        self.norm = torch.nn.LayerNorm(10)
+        self.mix = torch.nn.Softmax(dim=0)
 
     def forward(self, inputs):
-        return self.norm(self.layer(inputs.flatten(1)))
+        return self.mix(self.layer(inputs.flatten(1)))
 
 
 class Tied(torch.nn.Module):
@@ -267,9 +310,10 @@ class Branching(torch.nn.Module):
 @pytest.mark.parametrize(
     ("model", "words"),
     [
-        (Odd, "its layer norm (LayerNorm)"),
+        (Odd, "its layer mix (Softmax)"),
         (Tied, "it shares weights between layers"),
         (Branching, "its forward cannot be traced"),
+        (functools.partial(models.recurrent, (1, 8, 8), 10, hidden=8, layers=2, dropout=0.3), "its layer 1.cell (GRU)"),
     ],
 )
 def test_a_network_that_cannot_be_stacked_is_named_and_trained_otherwise(model, words, small_digits):

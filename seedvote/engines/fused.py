@@ -113,7 +113,8 @@ def why_not_stackable(recipe: Recipe, data: Data) -> str | None:
     """
     streams = [Streams(seed, recipe.vary, recipe.shared_seed) for seed in (0, 1)]
     numbers = [own.number("dropout", 0, 0) for own in streams]
-    models = [initial_model(recipe, own).double().train() for own in streams]
+    # Laid out in memory as in training: dropout draws in that order.
+    models = [initial_model(recipe, own).double().to(memory_format=torch.channels_last).train() for own in streams]
     raw = data.train.inputs[: min(8, recipe.batch_size)].to(CPU)
     inputs = network_inputs(raw, data.normalization, torch.float64)
     try:
