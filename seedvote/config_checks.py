@@ -17,7 +17,7 @@ from seedvote.limits import (
 from seedvote.schemas import CompareConfig, PredictConfig, TrainConfig, VerifyConfig
 from seedvote.types import STREAMS
 
-GROUPS = ("data", "augment", "model", "init", "optimizer", "scheduler", "engine")
+GROUPS = ("data", "preprocess", "augment", "model", "init", "optimizer", "scheduler", "engine")
 ON_DAMAGED = ("error", "retrain")
 
 

@@ -14,15 +14,15 @@ import torch
 from torch import Tensor, nn
 
 from seedvote import voting
-from seedvote.data import network_inputs
+from seedvote.data import network_inputs, preprocessed
 from seedvote.data.archive import physical_memory
 from seedvote.data.checks import is_class_name
 from seedvote.device import resolve_device
 from seedvote.errors import listed, unknown
 from seedvote.seeding import restored_generators
-from seedvote.store import MemberRecord, Run, read_member, read_run, read_weights
+from seedvote.store import MemberRecord, Run, read_member, read_preprocessing, read_run, read_weights
 from seedvote.targets import check_trusted, model_builder
-from seedvote.types import Normalization
+from seedvote.types import Normalization, Preprocessing
 from seedvote.voting import Vote
 
 BATCH = 1000
@@ -41,6 +41,7 @@ class Ensemble:
     members: tuple[MemberRecord, ...]
     dropped: dict[int, str]
     device: torch.device
+    _preprocessing: Preprocessing | None
     _model: nn.Module
     _states: tuple[dict[str, Tensor], ...]
 
@@ -88,6 +89,7 @@ class Ensemble:
         self._model.eval()
         for start in range(0, len(raw), BATCH):
             batch = network_inputs(raw[start : start + BATCH].to(self.device), normalization)
+            batch = preprocessed(batch, self._preprocessing)
             logits[start : start + BATCH] = self._model(batch).float().cpu().numpy()
         return logits
 
@@ -144,7 +146,8 @@ def load(
     if not trust:
         check_trusted(record.recipe["model"], run.name, "model")
     place = resolve_device(device)
-    model = _network(run)
+    preprocessing = read_preprocessing(run)
+    model = _network(run, preprocessing.shape if preprocessing is not None else tuple(record.input_shape))
     wanted = record.seeds if seeds is None else sorted(set(seeds))
     strange = [seed for seed in wanted if seed not in record.seeds]
     if strange or not wanted:
@@ -158,7 +161,7 @@ def load(
     if not members:
         raise ValueError(f"run {run.name!r} has no member that can be used: {next(iter(bad.values()))}")
     model = model.to(place).to(memory_format=torch.channels_last)
-    return Ensemble(run, tuple(members), bad, place, model, tuple(states))
+    return Ensemble(run, tuple(members), bad, place, preprocessing, model, tuple(states))
 
 
 def _check_record(run: Run) -> None:
@@ -179,12 +182,12 @@ def _check_record(run: Run) -> None:
         raise ValueError(f"{path} is damaged: {listed(wrong)} cannot be what a training wrote")
 
 
-def _network(run: Run) -> nn.Module:
+def _network(run: Run, input_shape: tuple[int, ...]) -> nn.Module:
     """Build a run's network, if it has room in memory: a stored recipe may ask for one of any size."""
     record = run.record
     with restored_generators(torch.device("cpu")):
         try:
-            build = model_builder(record.recipe["model"], record.input_shape, len(record.classes))
+            build = model_builder(record.recipe["model"], input_shape, len(record.classes))
             with suppress(NotImplementedError), torch.device("meta"):  # shapes without memory
                 size = sum(tensor.nbytes for tensor in build().state_dict().values())
                 if size > physical_memory():

@@ -31,6 +31,7 @@ class TrainConfig:
     save_every: float = MISSING
     on_damaged: str = MISSING
     data: Any = MISSING
+    preprocess: Any = MISSING
     augment: Any = MISSING
     model: Any = MISSING
     init: Any = MISSING

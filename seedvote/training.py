@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from seedvote.course import Course, batches, copied_state, samples_an_epoch, steps_an_epoch
-from seedvote.data import network_inputs
+from seedvote.data import network_inputs, preprocessed
 from seedvote.initialization import initial_model
 from seedvote.interruption import requested
 from seedvote.optimization import (
@@ -126,6 +126,7 @@ def train_epoch(
     for chosen in batches(order.to(device), recipe.batch_size)[course.step :]:
         inputs = network_inputs(data.train.inputs[chosen], data.normalization, dtype)
         inputs = recipe.augment(inputs, streams.generator("augment", epoch, course.step))
+        inputs = preprocessed(inputs, data.preprocessing)
         seed_device(device, streams.number("dropout", epoch, course.step))
         loss = F.cross_entropy(model(inputs), data.train.labels[chosen], label_smoothing=recipe.label_smoothing)
         optimizer.zero_grad()
@@ -147,7 +148,8 @@ def evaluate(model: nn.Module, split: Split, data: Data) -> tuple[float, float]:
     loss_sum, correct = 0.0, 0
     for start in range(0, len(split), EVALUATION_BATCH):
         labels = split.labels[start : start + EVALUATION_BATCH]
-        logits = model(network_inputs(split.inputs[start : start + EVALUATION_BATCH], data.normalization, dtype))
+        inputs = network_inputs(split.inputs[start : start + EVALUATION_BATCH], data.normalization, dtype)
+        logits = model(preprocessed(inputs, data.preprocessing))
         loss_sum += F.cross_entropy(logits, labels, reduction="sum").item()
         correct += int((logits.argmax(1) == labels).sum())
     return loss_sum / len(split), correct / len(split)

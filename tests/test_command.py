@@ -242,7 +242,17 @@ def test_help_names_every_key_and_choice(name, call):
     for field in dataclasses.fields(schema):
         assert field.name in text or field.name in hidden, field.name
     if name == "train":
-        for group in ("data", "model", "augment", "optimizer", "scheduler", "init", "engine", "experiment"):
+        for group in (
+            "data",
+            "preprocess",
+            "model",
+            "augment",
+            "optimizer",
+            "scheduler",
+            "init",
+            "engine",
+            "experiment",
+        ):
             # A long list goes on in the next line, under its first choice.
             (choices,) = re.findall(rf"^ +{group} +(.*(?:\n {{17}}\S.*)*)", text, re.MULTILINE)
             listed = set(choices.split())

@@ -13,7 +13,7 @@ from seedvote.config import CONF_DIR, checked, recipe_of
 from seedvote.schemas import TrainConfig
 from seedvote.targets import bound_target
 
-GROUPS = ("augment", "model", "init", "optimizer", "scheduler", "engine", "experiment")
+GROUPS = ("preprocess", "augment", "model", "init", "optimizer", "scheduler", "engine", "experiment")
 CHOICES = [(group, path.stem) for group in GROUPS for path in sorted(Path(CONF_DIR, group).glob("*.yaml"))]
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seedvote.course import Course, batches, copied_state, samples_an_epoch, steps_an_epoch
-from seedvote.data import network_inputs
+from seedvote.data import network_inputs, preprocessed
 from seedvote.engines.stacked import Stacked
 from seedvote.engines.stacked_optimizer import build_optimizer, member_states, restore_members
 from seedvote.initialization import initial_model
@@ -147,6 +147,7 @@ def train_epoch(group: Group, recipe: Recipe, data: Data) -> Iterator[None]:
             )
             for own, stream in zip(chosen, streams, strict=True)
         ]
+        inputs = [preprocessed(own, data.preprocessing) for own in inputs]
         masks = dropout_masks([stream.number("dropout", lap.epoch, lap.step) for stream in streams], device)
         logits = group.network(side_by_side(inputs), masks)
         labels = data.train.labels[torch.stack(chosen)]
@@ -172,7 +173,7 @@ def evaluate(network: Stacked, split: Split, data: Data) -> tuple[list[float], l
     for start in range(0, len(split), EVALUATION_BATCH):
         labels = split.labels[start : start + EVALUATION_BATCH].expand(network.count, -1)
         inputs = network_inputs(split.inputs[start : start + EVALUATION_BATCH], data.normalization, network.dtype)
-        logits = network(side_by_side([inputs] * network.count))
+        logits = network(side_by_side([preprocessed(inputs, data.preprocessing)] * network.count))
         loss_sums += member_losses(logits, labels, label_smoothing=0.0) * labels.shape[1]
         correct += (logits.argmax(2) == labels).sum(1)
     return (loss_sums / len(split)).tolist(), [count / len(split) for count in correct.tolist()]
