@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from seedvote.config import (
     LOCATION_KEYS,
     NEUTRAL,
+    NEUTRAL_DATA,
     PREPARATION_KEYS,
     chosen_seeds,
     location_of,
@@ -45,6 +46,8 @@ def load_data(recipe: Mapping[str, Any], location: Mapping[str, Any]) -> Data:
     """
     spec = {**recipe["data"], **location}
     preparation = {key: spec.pop(key, None) for key in PREPARATION_KEYS}
+    for key in NEUTRAL_DATA:  # for the training of members
+        spec.pop(key, None)
     source = called(spec, "data")
     if not isinstance(source, Source):
         raise ValueError(
@@ -126,6 +129,7 @@ def build_recipe(recipe: Mapping[str, Any], data: Data) -> Recipe:
         patience=recipe["patience"],
         vary=tuple(recipe["vary"]),
         shared_seed=recipe["shared_seed"],
+        bootstrap=recipe["data"].get("bootstrap", NEUTRAL_DATA["bootstrap"]),
     )
     _try_out(built, data)
     return built

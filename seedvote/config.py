@@ -35,6 +35,8 @@ NEUTRAL: dict[str, Any] = {"preprocess": {"_target_": "seedvote.data.preprocessi
 LOCATION_KEYS = ("root", "file", "download", "cache", "workers")
 # What seedvote itself does to any data set; the rest of `data` goes to its `_target_`.
 PREPARATION_KEYS = ("name", "validation", "test", "limit", "normalize")
+# What the keys of `data` that came later say where the recipe does not name them, as NEUTRAL for the others.
+NEUTRAL_DATA: dict[str, Any] = {"bootstrap": False}
 
 _PROBLEMS: dict[type, Callable[[Any], list[str]]] = {
     TrainConfig: train_problems,
@@ -78,8 +80,11 @@ def recipe_of(config: TrainConfig) -> dict[str, Any]:
     """
     recipe = {key: getattr(config, key) for key in RECIPE_KEYS}
     recipe |= {key: getattr(config, key) for key, neutral in NEUTRAL.items() if getattr(config, key) != neutral}
-    recipe["data"] = {key: value for key, value in config.data.items() if key not in LOCATION_KEYS}
-    recipe["vary"] = [stream for stream in STREAMS if stream in config.vary]
+    unsaid = NEUTRAL_DATA.items()
+    data = {key: value for key, value in config.data.items() if key not in LOCATION_KEYS and (key, value) not in unsaid}
+    # Without bootstrap samples their stream is never drawn from.
+    drawn = [stream for stream in STREAMS if stream != "sample" or data.get("bootstrap")]
+    recipe |= {"data": data, "vary": [stream for stream in drawn if stream in config.vary]}
     return recipe
 
 

@@ -126,8 +126,11 @@ def _spec_problems(config: TrainConfig) -> list[str]:
         part = config.data.get(key)
         if (part is not None or key == "validation") and not (is_number(part, float) and 0 < part < 1):
             problems.append(f"data.{key} must be a fraction above 0 and below 1, got {part!r}")
-    if not isinstance(config.data.get("normalize", False), bool):
-        problems.append(f"data.normalize must be true or false, got {config.data['normalize']!r}")
+    for key in ("normalize", "bootstrap"):
+        if not isinstance(config.data.get(key, False), bool):
+            problems.append(f"data.{key} must be true or false, got {config.data[key]!r}")
+    if config.vary == ["sample"] and not config.data.get("bootstrap"):
+        problems.append("vary=[sample] varies nothing without data.bootstrap=true: add it, or vary something else")
     if not isinstance(config.data.get("name", ""), str):
         problems.append(f"data.name must be a name, got {config.data['name']!r}")
     return problems + [

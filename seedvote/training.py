@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from seedvote.course import Course, batches, copied_state, samples_an_epoch, steps_an_epoch
+from seedvote.course import Course, batches, copied_state, epoch_order, samples_an_epoch, steps_an_epoch
 from seedvote.data import network_inputs, preprocessed
 from seedvote.initialization import initial_model
 from seedvote.interruption import requested
@@ -121,7 +121,7 @@ def train_epoch(
     """Take the epoch's steps that are still to be taken, in the member's own order; hold after each one."""
     model.train()
     epoch, device, dtype = course.epoch, data.train.inputs.device, next(model.parameters()).dtype
-    order = torch.from_numpy(streams.generator("order", epoch).permutation(len(data.train)))
+    order = epoch_order(streams, epoch, recipe, data)
     course.loss_sum = course.loss_sum.to(device)
     for chosen in batches(order.to(device), recipe.batch_size)[course.step :]:
         inputs = network_inputs(data.train.inputs[chosen], data.normalization, dtype)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 # A member's random streams. The numbers are part of what a seed means: never renumber, only append.
-STREAMS = {"init": 0, "order": 1, "augment": 2, "dropout": 3}
+STREAMS = {"init": 0, "order": 1, "augment": 2, "dropout": 3, "sample": 4}
 
 
 @dataclass(frozen=True)
@@ -115,6 +115,7 @@ class Recipe:
     decay_all: whether weight decay also holds biases and norm parameters (one-dimensional tensors).
     patience: epochs without a better validation loss after which training stops, or ``None``.
     vary: the streams that follow the member's seed; the others follow ``shared_seed``.
+    bootstrap: whether a member trains on a bootstrap sample of the training split, from its ``sample`` stream.
     """
 
     build_model: Callable[[], nn.Module]
@@ -130,6 +131,7 @@ class Recipe:
     patience: int | None
     vary: tuple[str, ...]
     shared_seed: int
+    bootstrap: bool = False
 
 
 @dataclass(frozen=True)

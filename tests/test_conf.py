@@ -23,6 +23,21 @@ def composed(*overrides: str) -> TrainConfig:
         return checked(hydra.compose("train", list(overrides)), TrainConfig)
 
 
+def test_bootstrap_samples_change_the_hash_of_no_other_recipe():
+    plain, drawn = recipe_of(composed()), recipe_of(composed("data.bootstrap=true"))
+    assert "bootstrap" not in plain["data"] and plain["vary"] == ["init", "order", "augment", "dropout"]
+    assert drawn == {
+        **plain, "data": {**plain["data"], "bootstrap": True}, "vary": [*plain["vary"], "sample"]
+    }  # fmt: skip
+    only = recipe_of(composed("experiment=bootstrap_only"))
+    assert only["vary"] == ["sample"] and only["data"]["bootstrap"]
+
+
+def test_bootstrap_samples_reach_the_recipe(small_digits):
+    assert build_recipe(recipe_of(composed("data.bootstrap=true")), small_digits).bootstrap
+    assert not build_recipe(recipe_of(composed()), small_digits).bootstrap
+
+
 def test_there_are_choices():
     assert {group for group, _ in CHOICES} == set(GROUPS)
 

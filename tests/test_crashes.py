@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import os
@@ -18,6 +19,7 @@ from test_store import record
 
 from recipes import quick_recipe
 from seedvote import augmentation, interruption, models, schedules
+from seedvote.data import fitted, preprocessing
 from seedvote.engines import group
 from seedvote.engines.fused import Fused
 from seedvote.engines.sequential import Sequential
@@ -59,6 +61,10 @@ def recipes(data, colours):
         "adagrad": (quick_recipe(data, build_optimizer=torch.optim.Adagrad), data),
         "step schedule": (quick_recipe(data, build_scheduler=step_wise), data),
         "constant schedule": (quick_recipe(data, build_scheduler=schedules.constant), data),
+        "bootstrap": (
+            quick_recipe(data, bootstrap=True),
+            dataclasses.replace(data, preprocessing=fitted(preprocessing.zca_whitening, data)),
+        ),
         "early stopping": (
             quick_recipe(data, epochs=12, patience=1, build_optimizer=functools.partial(torch.optim.SGD, lr=3.0)),
             data,
@@ -104,7 +110,7 @@ def trained(engine, recipe, data, run, save_every=1e9, go_on=lambda: None):
 
 @pytest.mark.parametrize("name", [
     "mlp", "lenet", "resnet", "adam", "rmsprop", "adafactor", "adagrad", "step schedule", "constant schedule",
-    "early stopping",
+    "bootstrap", "early stopping",
 ])  # fmt: skip
 @pytest.mark.parametrize("engine", ENGINES)
 def test_however_often_training_is_interrupted_the_weights_are_the_same(

@@ -38,6 +38,7 @@ def recipes(data):
     images = functools.partial(augmentation.images, crop=1, rotate=5.0)
     return {
         "mlp": quick_recipe(data, augment=images, clip_norm=1.0),
+        "bootstrap": quick_recipe(data, bootstrap=True),
         "lenet": quick_recipe(data, build_model=functools.partial(models.lenet, (3, 32, 32), classes, dropout=0.3)),
         "torchvision": quick_recipe(
             data,
@@ -86,7 +87,7 @@ def test_a_stacked_member_does_not_depend_on_its_place_and_company(model, others
         assert same(members(Fused(workers=1), seeds, recipe, small_digits)[7].state, alone.state)
 
 
-@pytest.mark.parametrize("model", ["mlp", "resnet"])
+@pytest.mark.parametrize("model", ["mlp", "resnet", "bootstrap"])
 @pytest.mark.parametrize("name", ["sequential", "process"])
 def test_members_are_those_of_the_plain_loop(name, model, small_digits):
     recipe = recipes(small_digits)[model]
@@ -116,7 +117,7 @@ def distance(first, second):
     return max(float((first[name].double() - second[name].double()).abs().max()) for name in first)
 
 
-@pytest.mark.parametrize("model", ["mlp", "lenet", "resnet", "torchvision"])
+@pytest.mark.parametrize("model", ["mlp", "lenet", "resnet", "torchvision", "bootstrap"])
 def test_stacked_members_follow_the_same_mathematics(model, small_digits, colour_images):
     data = colour_images if model in ("lenet", "torchvision") else small_digits
     recipe = in_float64(recipes(data)[model])

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from seedvote.course import Course, batches, copied_state, samples_an_epoch, steps_an_epoch
+from seedvote.course import Course, batches, copied_state, epoch_order, samples_an_epoch, steps_an_epoch
 from seedvote.data import network_inputs, preprocessed
 from seedvote.engines.stacked import Stacked
 from seedvote.engines.stacked_optimizer import build_optimizer, member_states, restore_members
@@ -137,7 +137,7 @@ def padded(seeds: Sequence[int], model: nn.Module, width: int) -> list[int]:
 def train_epoch(group: Group, recipe: Recipe, data: Data) -> Iterator[None]:
     """Take the epoch's steps that are still to be taken, each member in its own order; hold after each one."""
     lap, streams, device = group.lap, group.streams, data.train.inputs.device
-    orders = [torch.from_numpy(own.generator("order", lap.epoch).permutation(len(data.train))) for own in streams]
+    orders = [epoch_order(own, lap.epoch, recipe, data) for own in streams]
     cuts = list(zip(*(batches(order.to(device), recipe.batch_size) for order in orders), strict=True))
     for chosen in cuts[lap.step :]:
         inputs = [
