@@ -19,6 +19,7 @@ from seedvote.types import STREAMS
 
 GROUPS = ("data", "preprocess", "augment", "model", "init", "optimizer", "scheduler", "engine")
 ON_DAMAGED = ("error", "retrain")
+HEADS = ("softmax", "knn")
 
 
 def train_problems(config: TrainConfig) -> list[str]:
@@ -69,6 +70,8 @@ def predict_problems(config: PredictConfig) -> list[str]:
     problems += [
         f"{key} is empty: name a place, or leave it out" for key in ("images", "arrays") if getattr(config, key) == ""
     ]
+    if config.head not in HEADS:
+        problems.append(unknown("head", config.head, HEADS))
     if config.images and config.arrays:
         problems.append("images= and arrays= cannot be predicted in one go: give one of them")
     return problems
@@ -79,6 +82,8 @@ def compare_problems(config: CompareConfig) -> list[str]:
     problems = _seeds_problems(config.seeds) + _place_problems(config) + directory_problems("output", config.output)
     problems += [_name_problem("rival", config.rival, config.checkpoints)] if _is_bad_name(config.rival) else []
     problems += [_name_problem("runs", name, config.checkpoints) for name in config.runs or [] if _is_bad_name(name)]
+    if config.head not in HEADS:
+        problems.append(unknown("head", config.head, HEADS))
     if not 0 < config.level < 1:
         problems.append(f"level must be above 0 and below 1, such as 0.95, got {config.level}")
     if config.seed < 0:

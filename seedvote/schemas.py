@@ -57,6 +57,8 @@ class PredictConfig:
     vote: str = MISSING
     tie: str = MISSING
     on_bad_member: str = MISSING
+    head: str = MISSING
+    fold_batchnorm: bool = MISSING
     images: str | None = None
     arrays: str | None = None
     output: str | None = None
@@ -78,6 +80,7 @@ class CompareConfig:
     vote: str = MISSING
     tie: str = MISSING
     on_bad_member: str = MISSING
+    head: str = MISSING
     level: float = MISSING
     seed: int = MISSING
     output: str | None = None

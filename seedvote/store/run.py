@@ -93,6 +93,7 @@ def open_run(checkpoints: Path, name: str, record: RunRecord, preprocessing: Pre
     # Another process may be noting its own seeds at this moment.
     with FileLock(path / ".lock"):
         remove_temporary(path / "run.json")
+        remove_temporary(Run(path, record).preprocessing_path)
         if (path / "run.json").exists():
             old = read_run(path).record
             if old.recipe_hash != record.recipe_hash:
