@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
 import platform
 import subprocess
 from collections.abc import Mapping
@@ -19,22 +20,23 @@ from numpy.typing import NDArray
 from seedvote.config import (
     LOCATION_KEYS,
     NEUTRAL,
+    NEUTRAL_DATA,
     PREPARATION_KEYS,
     chosen_seeds,
     location_of,
     recipe_of,
 )
 from seedvote.course import steps_an_epoch
-from seedvote.data import network_inputs, normalized, prepare
+from seedvote.data import fitted, network_inputs, normalized, prepare, preprocessed
 from seedvote.errors import listed
 from seedvote.initialization import initial_model
 from seedvote.optimization import build_schedule, optimizer_state, parameter_groups, try_schedule
 from seedvote.regularization import check_max_norm
 from seedvote.schemas import TrainConfig
 from seedvote.seeding import Streams
-from seedvote.store import Run, RunRecord, recipe_hash, unsaveable
+from seedvote.store import Run, RunRecord, read_preprocessing, read_run, recipe_hash, unsaveable, unusable
 from seedvote.targets import bound_target, called, check_trusted, initializer, model_builder, scheduler_builder
-from seedvote.types import Data, Engine, Recipe, Source
+from seedvote.types import Data, Engine, Preprocessing, Recipe, Source
 from seedvote.variants import short_name, variants_of
 from seedvote.version import __version__
 
@@ -47,12 +49,33 @@ def load_data(recipe: Mapping[str, Any], location: Mapping[str, Any]) -> Data:
     """
     spec = {**recipe["data"], **location}
     preparation = {key: spec.pop(key, None) for key in PREPARATION_KEYS}
+    for key in NEUTRAL_DATA:  # for the training of members
+        spec.pop(key, None)
     source = called(spec, "data")
     if not isinstance(source, Source):
         raise ValueError(
             f"data._target_={spec['_target_']} must return a seedvote.types.Source, got {type(source).__name__}"
         )
     return prepare(source, split_seed=recipe["split_seed"], **preparation)
+
+
+def preprocessing_for(path: Path, record: RunRecord, data: Data) -> Preprocessing | None:
+    """Return what follows normalisation: as it is stored in the run at ``path``, if it is there, else fitted anew.
+
+    Another machine may round otherwise than the one that fitted it, and all members of a run shall see the same.
+
+    Raises:
+        ValueError: the stored one is damaged, or what the recipe names cannot be fitted or used on these data.
+    """
+    if os.path.lexists(path / "run.json"):
+        run = read_run(path)
+        if run.record.recipe_hash == record.recipe_hash:
+            return read_preprocessing(run)
+    found = fitted(bound_target({**NEUTRAL, **record.recipe}["preprocess"], "preprocess"), data)
+    problem = unusable(found, data.input_shape) if found is not None else None
+    if problem:
+        raise ValueError(f"preprocess cannot be used on these data: {problem}")
+    return found
 
 
 def stored_data(run: Run, moved: Mapping[str, Any], trust: bool) -> Data:
@@ -108,7 +131,7 @@ def build_recipe(recipe: Mapping[str, Any], data: Data) -> Recipe:
 
 def _build_variant(recipe: Mapping[str, Any], data: Data) -> Recipe:
     built = Recipe(
-        build_model=model_builder(recipe["model"], data.input_shape, len(data.classes)),
+        build_model=model_builder(recipe["model"], data.network_shape, len(data.classes)),
         initialize=initializer(recipe["init"], functools.partial(_training_inputs, data, recipe["split_seed"])),
         augment=bound_target(recipe["augment"], "augment"),
         build_optimizer=bound_target(recipe["optimizer"], "optimizer"),
@@ -126,6 +149,7 @@ def _build_variant(recipe: Mapping[str, Any], data: Data) -> Recipe:
         l1=recipe["l1"],
         max_norm=recipe["max_norm"],
         frozen=tuple(recipe["frozen"]),
+        bootstrap=recipe["data"].get("bootstrap", NEUTRAL_DATA["bootstrap"]),
     )
     _try_out(built, data)
     return built
@@ -187,7 +211,7 @@ def versions() -> dict[str, str]:
 
 
 def _training_inputs(data: Data, split_seed: int, count: int) -> NDArray[np.float32]:
-    """Return ``count`` normalised training inputs ``[S, ...]`` (or all there are), the same for all members.
+    """Return ``count`` preprocessed training inputs ``[S, ...]`` (or all there are), the same for all members.
 
     An array and contiguous, so that worker processes get it byte for byte.
 
@@ -198,8 +222,9 @@ def _training_inputs(data: Data, split_seed: int, count: int) -> NDArray[np.floa
         raise ValueError(f"init.samples must be a whole number of at least 2, got {count!r}")
     order = np.random.default_rng(split_seed).permutation(len(data.train))
     chosen = data.train.inputs[torch.from_numpy(np.sort(order[:count]))]
-    inputs: NDArray[np.float32] = normalized(chosen, data.normalization).contiguous().numpy()
-    return inputs
+    inputs = preprocessed(normalized(chosen, data.normalization), data.preprocessing)
+    found: NDArray[np.float32] = inputs.contiguous().numpy()
+    return found
 
 
 def _known_location(run: Run) -> dict[str, Any]:
@@ -225,10 +250,11 @@ def _try_out(recipe: Recipe, data: Data) -> None:
     """Take two samples through the network and one step of the optimizer, before anything is written."""
     streams = Streams(0, recipe.vary, recipe.shared_seed)
     inputs = network_inputs(data.train.inputs[:2], data.normalization)
-    shape = list(inputs.shape)
+    shape = list(data.network_shape)
     try:
         model = initial_model(recipe, streams)
         inputs = recipe.augment(inputs, streams.generator("augment", 0, 0))
+        inputs = preprocessed(inputs, data.preprocessing)
         logits = model(inputs)
     except ValueError:
         raise

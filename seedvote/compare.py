@@ -97,6 +97,8 @@ def _study(run: Run, config: CompareConfig, all_seeds: bool = False) -> Study:
     seeds = None if all_seeds else config.seeds
     ensemble = load(run.path, device=config.device, on_bad_member=config.on_bad_member, trust=config.trust, seeds=seeds)
     data = stored_data(run, vars(config.data), config.trust)
+    if config.head == "knn":
+        ensemble = ensemble.with_neighbors(data.train, data.validation)
     validation = split_logits(ensemble, data.validation, "validation")
     test = split_logits(ensemble, data.test, "test")
     usable = sorted(

@@ -31,13 +31,22 @@ RECIPE_KEYS = (
 )  # fmt: skip
 # Recipe keys that came later, with the value that means what was before them: a recipe names them only where they say
 # something else, so that older recipes keep their hash and their runs.
-NEUTRAL: dict[str, Any] = {"clip_value": None, "l1": 0.0, "max_norm": None, "frozen": [], "members": None}
+NEUTRAL: dict[str, Any] = {
+    "preprocess": {"_target_": "seedvote.data.preprocessing.none"},
+    "clip_value": None,
+    "l1": 0.0,
+    "max_norm": None,
+    "frozen": [],
+    "members": None,
+}
 # Options of seedvote's networks that came later too: null, which no recipe names, leaves it to the network.
 MODEL_OPTIONS = ("norm", "activation")
 # Where the data lies and how it is read: no part of the recipe, since the data's fingerprint is.
 LOCATION_KEYS = ("root", "file", "download", "cache", "workers")
 # What seedvote itself does to any data set; the rest of `data` goes to its `_target_`.
 PREPARATION_KEYS = ("name", "validation", "test", "limit", "normalize")
+# What the keys of `data` that came later say where the recipe does not name them, as NEUTRAL for the others.
+NEUTRAL_DATA: dict[str, Any] = {"bootstrap": False}
 
 # What members of one run may differ in.
 MEMBER_KEYS = tuple(key for key in (*RECIPE_KEYS, *NEUTRAL) if key not in SHARED_KEYS)
@@ -131,8 +140,11 @@ def recipe_of(config: TrainConfig) -> dict[str, Any]:
     """
     recipe = {key: getattr(config, key) for key in RECIPE_KEYS}
     recipe |= {key: getattr(config, key) for key, neutral in NEUTRAL.items() if getattr(config, key) != neutral}
-    recipe["data"] = {key: value for key, value in config.data.items() if key not in LOCATION_KEYS}
-    recipe["vary"] = [stream for stream in STREAMS if stream in config.vary]
+    unsaid = NEUTRAL_DATA.items()
+    data = {key: value for key, value in config.data.items() if key not in LOCATION_KEYS and (key, value) not in unsaid}
+    # Without bootstrap samples their stream is never drawn from.
+    drawn = [stream for stream in STREAMS if stream != "sample" or data.get("bootstrap")]
+    recipe |= {"data": data, "vary": [stream for stream in drawn if stream in config.vary]}
     return recipe
 
 

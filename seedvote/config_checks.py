@@ -18,8 +18,9 @@ from seedvote.limits import (
 from seedvote.schemas import CompareConfig, PredictConfig, TrainConfig, VerifyConfig
 from seedvote.types import INTERVALS, STREAMS
 
-GROUPS = ("data", "augment", "model", "init", "optimizer", "scheduler", "engine")
+GROUPS = ("data", "preprocess", "augment", "model", "init", "optimizer", "scheduler", "engine")
 ON_DAMAGED = ("error", "retrain")
+HEADS = ("softmax", "knn")
 
 
 def train_problems(config: TrainConfig) -> list[str]:
@@ -77,6 +78,8 @@ def predict_problems(config: PredictConfig) -> list[str]:
     problems += [
         f"{key} is empty: name a place, or leave it out" for key in ("images", "arrays") if getattr(config, key) == ""
     ]
+    if config.head not in HEADS:
+        problems.append(unknown("head", config.head, HEADS))
     if config.images and config.arrays:
         problems.append("images= and arrays= cannot be predicted in one go: give one of them")
     return problems
@@ -87,6 +90,8 @@ def compare_problems(config: CompareConfig) -> list[str]:
     problems = _seeds_problems(config.seeds) + _place_problems(config) + directory_problems("output", config.output)
     problems += [_name_problem("rival", config.rival, config.checkpoints)] if _is_bad_name(config.rival) else []
     problems += [_name_problem("runs", name, config.checkpoints) for name in config.runs or [] if _is_bad_name(name)]
+    if config.head not in HEADS:
+        problems.append(unknown("head", config.head, HEADS))
     if not 0 < config.level < 1:
         problems.append(f"level must be above 0 and below 1, such as 0.95, got {config.level}")
     if config.seed < 0:
@@ -147,11 +152,14 @@ def _spec_problems(config: TrainConfig) -> list[str]:
         part = config.data.get(key)
         if (part is not None or key == "validation") and not (is_number(part, float) and 0 < part < 1):
             problems.append(f"data.{key} must be a fraction above 0 and below 1, got {part!r}")
-    if not isinstance(config.data.get("normalize", False), bool):
-        problems.append(f"data.normalize must be true or false, got {config.data['normalize']!r}")
     interval = config.scheduler.get("interval", "step")
     if interval not in INTERVALS:
         problems.append(unknown("scheduler.interval", interval, INTERVALS))
+    for key in ("normalize", "bootstrap"):
+        if not isinstance(config.data.get(key, False), bool):
+            problems.append(f"data.{key} must be true or false, got {config.data[key]!r}")
+    if config.vary == ["sample"] and not config.data.get("bootstrap"):
+        problems.append("vary=[sample] varies nothing without data.bootstrap=true: add it, or vary something else")
     if not isinstance(config.data.get("name", ""), str):
         problems.append(f"data.name must be a name, got {config.data['name']!r}")
     return problems + [

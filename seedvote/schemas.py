@@ -36,6 +36,7 @@ class TrainConfig:
     on_damaged: str = MISSING
     members: Any = None
     data: Any = MISSING
+    preprocess: Any = MISSING
     augment: Any = MISSING
     model: Any = MISSING
     init: Any = MISSING
@@ -61,6 +62,8 @@ class PredictConfig:
     vote: str = MISSING
     tie: str = MISSING
     on_bad_member: str = MISSING
+    head: str = MISSING
+    fold_batchnorm: bool = MISSING
     images: str | None = None
     arrays: str | None = None
     output: str | None = None
@@ -82,6 +85,7 @@ class CompareConfig:
     vote: str = MISSING
     tie: str = MISSING
     on_bad_member: str = MISSING
+    head: str = MISSING
     level: float = MISSING
     seed: int = MISSING
     output: str | None = None

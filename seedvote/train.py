@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import shlex
 import sys
@@ -29,7 +30,15 @@ def train(config: TrainConfig) -> int:
     """Train what is missing of the members that the config asks for; return the exit status."""
     import torch
 
-    from seedvote.assembly import build_engine, build_recipe, load_data, run_name, run_record, versions
+    from seedvote.assembly import (
+        build_engine,
+        build_recipe,
+        load_data,
+        preprocessing_for,
+        run_name,
+        run_record,
+        versions,
+    )
     from seedvote.config import location_of, recipe_of
     from seedvote.device import device_name, resolve_device
     from seedvote.store import RunKeeper, open_run
@@ -41,9 +50,12 @@ def train(config: TrainConfig) -> int:
     engine = build_engine(config.engine)
     recipe_values = recipe_of(config)
     data = load_data(recipe_values, location_of(config))
-    recipe = build_recipe(recipe_values, data)
     record = run_record(config, data, command_line("seedvote.train"))
-    run = open_run(Path(config.checkpoints), config.run or run_name(record), record)
+    name = config.run or run_name(record)
+    preprocessing = preprocessing_for(Path(config.checkpoints) / name, record, data)
+    data = dataclasses.replace(data, preprocessing=preprocessing)
+    recipe = build_recipe(recipe_values, data)
+    run = open_run(Path(config.checkpoints), name, record, preprocessing)
 
     seeds = chosen_seeds(config)
     _deal_with_damage(run, seeds, config.on_damaged)

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from seedvote.course import Course, batches, copied_state, samples_an_epoch, steps_an_epoch
-from seedvote.data import network_inputs
+from seedvote.course import Course, batches, copied_state, epoch_order, samples_an_epoch, steps_an_epoch
+from seedvote.data import network_inputs, preprocessed
 from seedvote.initialization import initial_model
 from seedvote.interruption import requested
 from seedvote.optimization import (
@@ -123,11 +123,12 @@ def train_epoch(
     """Take the epoch's steps that are still to be taken, in the member's own order; hold after each one."""
     model.train()
     epoch, device, dtype = course.epoch, data.train.inputs.device, next(model.parameters()).dtype
-    order = torch.from_numpy(streams.generator("order", epoch).permutation(len(data.train)))
+    order = epoch_order(streams, epoch, recipe, data)
     course.loss_sum = course.loss_sum.to(device)
     for chosen in batches(order.to(device), recipe.batch_size)[course.step :]:
         inputs = network_inputs(data.train.inputs[chosen], data.normalization, dtype)
         inputs = recipe.augment(inputs, streams.generator("augment", epoch, course.step))
+        inputs = preprocessed(inputs, data.preprocessing)
         seed_device(device, streams.number("dropout", epoch, course.step))
         loss = F.cross_entropy(model(inputs), data.train.labels[chosen], label_smoothing=recipe.label_smoothing)
         optimizer.zero_grad()
@@ -149,7 +150,8 @@ def evaluate(model: nn.Module, split: Split, data: Data) -> tuple[float, float]:
     loss_sum, correct = 0.0, 0
     for start in range(0, len(split), EVALUATION_BATCH):
         labels = split.labels[start : start + EVALUATION_BATCH]
-        logits = model(network_inputs(split.inputs[start : start + EVALUATION_BATCH], data.normalization, dtype))
+        inputs = network_inputs(split.inputs[start : start + EVALUATION_BATCH], data.normalization, dtype)
+        logits = model(preprocessed(inputs, data.preprocessing))
         loss_sum += F.cross_entropy(logits, labels, reduction="sum").item()
         correct += int((logits.argmax(1) == labels).sum())
     return loss_sum / len(split), correct / len(split)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     import numpy as np
+    import numpy.typing as npt
     import torch
     from torch import Tensor, nn
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 STREAMS = {"init": 0, "order": 1, "augment": 2, "dropout": 3}
 # When a schedule is stepped; after `validation`, with the member's validation loss.
 INTERVALS = ("step", "epoch", "validation")
+STREAMS = {"init": 0, "order": 1, "augment": 2, "dropout": 3, "sample": 4}
 
 
 @dataclass(frozen=True)
@@ -60,12 +62,26 @@ class Normalization:
     std: tuple[float, ...]
 
 
+@dataclass(frozen=True, eq=False)
+class Preprocessing:
+    """Maps normalised inputs to network inputs: ``factor (x - mean)`` for each sample ``x``, flattened to ``[D]``.
+
+    mean: ``[D]``. factor: ``[D]``, one number for each of ``x``, or ``[K, D]``, a matrix; both ``float32`` and from the
+    training split alone. shape: of one sample after it, with ``D`` or ``K`` numbers.
+    """
+
+    mean: npt.NDArray[np.float32]
+    factor: npt.NDArray[np.float32]
+    shape: tuple[int, ...]
+
+
 @dataclass(frozen=True)
 class Data:
     """A data set, split for good: nothing after this touches the borders between the splits.
 
     fingerprint: hex digest of every input, label and class name of the three splits.
     sample: True where ``data.limit`` cut the splits down, so that results are no results.
+    preprocessing: what follows normalisation and augmentation, if anything does.
     """
 
     name: str
@@ -76,11 +92,17 @@ class Data:
     normalization: Normalization
     fingerprint: str
     sample: bool = False
+    preprocessing: Preprocessing | None = None
 
     @property
     def input_shape(self) -> tuple[int, ...]:
         """Shape of one sample, ``(channels, height, width)`` or ``(features,)``."""
         return tuple(self.train.inputs.shape[1:])
+
+    @property
+    def network_shape(self) -> tuple[int, ...]:
+        """Shape of one sample as networks get it."""
+        return self.input_shape if self.preprocessing is None else self.preprocessing.shape
 
 
 @dataclass(frozen=True)
@@ -103,6 +125,7 @@ class Recipe:
     frozen: patterns for parameters that keep the first weights of ``shared_seed`` and are not trained.
     variants: recipes that members take in turn, the member of seed ``s`` the one at ``s mod K``; what the recipe itself
     says then stands for the first of them. Empty where members differ in their seed alone.
+    bootstrap: whether a member trains on a bootstrap sample of the training split, from its ``sample`` stream.
     """
 
     build_model: Callable[[], nn.Module]
@@ -135,6 +158,8 @@ class Recipe:
         for seed in seeds:
             kinds.setdefault(seed % max(1, len(self.variants)), []).append(seed)
         return list(kinds.values())
+
+    bootstrap: bool = False
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ def quick_recipe(data: Data, **changes: Any) -> Recipe:
         "clip_norm": None,
         "decay_all": False,
         "patience": None,
-        "vary": ("init", "order", "augment", "dropout"),
+        "vary": ("init", "order", "augment", "dropout", "sample"),
         "shared_seed": 0,
     }
     return Recipe(**{**fields, **changes})

@@ -31,7 +31,7 @@ WRONG = {
     "data=nonsense": f"data 'nonsense' is not known: there are {CHOICES}",
     "model=mlp,lenet": "model=mlp,lenet: several values are a sweep, for which --multirun must be added",
     "epochs": "epochs: every argument has the form KEY=VALUE; -h lists the keys",
-    "vary=[init,weather]": "stream in vary 'weather' is not known: there are augment, dropout, init, order",
+    "vary=[init,weather]": "stream in vary 'weather' is not known: there are augment, dropout, init, order, sample",
     "epochs=0": "epochs must be at least 1, got 0",
     "batch_size=0": "batch_size must be at least 1, got 0",
     "label_smoothing=1": "label_smoothing must be at least 0 and below 1, got 1.0",
@@ -59,6 +59,8 @@ WRONG = {
     "got inf",
     "optimizer.lr=fast": "the optimizer or its schedule cannot be built: TypeError: '<=' not supported "
     "between instances of 'float' and 'str'",
+    "vary=[sample]": "vary=[sample] varies nothing without data.bootstrap=true: add it, or vary something else",
+    "data.bootstrap=3": "data.bootstrap must be true or false, got 3",
     "vary=[{a:1}]": "vary must be a list of names, got {'a': 1} in it",
     "n_seeds=1000000000000": "n_seeds must be at most 1000000, got 1000000000000",
     "threads=5000": "threads must be at most 4096, got 5000",
@@ -267,7 +269,17 @@ def test_help_names_every_key_and_choice(name, call):
     for field in dataclasses.fields(schema):
         assert field.name in text or field.name in hidden, field.name
     if name == "train":
-        for group in ("data", "model", "augment", "optimizer", "scheduler", "init", "engine", "experiment"):
+        for group in (
+            "data",
+            "preprocess",
+            "model",
+            "augment",
+            "optimizer",
+            "scheduler",
+            "init",
+            "engine",
+            "experiment",
+        ):
             # A long list goes on in the next line, under its first choice.
             (choices,) = re.findall(rf"^ +{group} +(.*(?:\n {{17}}\S.*)*)", text, re.MULTILINE)
             listed = set(choices.split())

@@ -14,7 +14,7 @@ from seedvote.config import CONF_DIR, checked, recipe_of, with_variants
 from seedvote.schemas import TrainConfig
 from seedvote.targets import bound_target
 
-GROUPS = ("augment", "model", "init", "optimizer", "scheduler", "engine", "experiment")
+GROUPS = ("preprocess", "augment", "model", "init", "optimizer", "scheduler", "engine", "experiment")
 CHOICES = [(group, path.stem) for group in GROUPS for path in sorted(Path(CONF_DIR, group).glob("*.yaml"))]
 
 
@@ -25,6 +25,21 @@ def composed(*overrides: str) -> TrainConfig:
         return with_variants(
             config, lambda changes: hydra.compose("train", [f"{key}={value}" for key, value in changes.items()])
         )
+
+
+def test_bootstrap_samples_change_the_hash_of_no_other_recipe():
+    plain, drawn = recipe_of(composed()), recipe_of(composed("data.bootstrap=true"))
+    assert "bootstrap" not in plain["data"] and plain["vary"] == ["init", "order", "augment", "dropout"]
+    assert drawn == {
+        **plain, "data": {**plain["data"], "bootstrap": True}, "vary": [*plain["vary"], "sample"]
+    }  # fmt: skip
+    only = recipe_of(composed("experiment=bootstrap_only"))
+    assert only["vary"] == ["sample"] and only["data"]["bootstrap"]
+
+
+def test_bootstrap_samples_reach_the_recipe(small_digits):
+    assert build_recipe(recipe_of(composed("data.bootstrap=true")), small_digits).bootstrap
+    assert not build_recipe(recipe_of(composed()), small_digits).bootstrap
 
 
 def test_there_are_choices():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
 import json
@@ -19,6 +20,7 @@ from test_store import record
 
 from recipes import quick_recipe
 from seedvote import augmentation, interruption, models, schedules
+from seedvote.data import fitted, preprocessing
 from seedvote.engines import group
 from seedvote.engines.fused import Fused
 from seedvote.engines.sequential import Sequential
@@ -81,6 +83,10 @@ def recipes(data, colours):
         "nadam": (quick_recipe(data, build_optimizer=torch.optim.NAdam), data),
         "asgd": (quick_recipe(data, build_optimizer=torch.optim.ASGD), data),
         "constant schedule": (quick_recipe(data, build_scheduler=schedules.constant), data),
+        "bootstrap": (
+            quick_recipe(data, bootstrap=True),
+            dataclasses.replace(data, preprocessing=fitted(preprocessing.zca_whitening, data)),
+        ),
         "early stopping": (
             quick_recipe(data, epochs=12, patience=1, build_optimizer=functools.partial(torch.optim.SGD, lr=3.0)),
             data,
@@ -126,7 +132,7 @@ def trained(engine, recipe, data, run, save_every=1e9, go_on=lambda: None):
 
 STACKABLE = (
     "mlp", "lenet", "resnet", "adam", "rmsprop", "adafactor", "adagrad", "nadam", "asgd", "frozen", "step schedule",
-    "epoch schedule", "plateau", "one cycle", "constant schedule", "early stopping",
+    "epoch schedule", "plateau", "one cycle", "constant schedule", "bootstrap", "early stopping",
 )  # fmt: skip
 
 

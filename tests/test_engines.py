@@ -60,6 +60,7 @@ def recipes(data):
             max_norm=0.7,
             decay_all=True,
         ),
+        "bootstrap": quick_recipe(data, bootstrap=True),
         "torchvision": quick_recipe(
             data,
             epochs=1,
@@ -149,7 +150,7 @@ def test_no_norm_or_slope_makes_stacked_members_depend_on_each_other(model, smal
         assert same(members(Fused(workers=1), seeds, recipe, small_digits)[7].state, alone.state)
 
 
-@pytest.mark.parametrize("model", ["mlp", "resnet"])
+@pytest.mark.parametrize("model", ["mlp", "resnet", "bootstrap"])
 @pytest.mark.parametrize("name", ["sequential", "process"])
 def test_members_are_those_of_the_plain_loop(name, model, small_digits):
     recipe = recipes(small_digits)[model]
@@ -179,7 +180,7 @@ def distance(first, second):
     return max(float((first[name].double() - second[name].double()).abs().max()) for name in first)
 
 
-@pytest.mark.parametrize("model", ["mlp", "regularised", "lenet", "resnet", "torchvision", *NORMED])
+@pytest.mark.parametrize("model", ["mlp", "regularised", "lenet", "resnet", "torchvision", "bootstrap", *NORMED])
 def test_stacked_members_follow_the_same_mathematics(model, small_digits, colour_images):
     data = colour_images if model in ("lenet", "torchvision") else small_digits
     recipe = in_float64(recipes(data)[model])

@@ -229,6 +229,9 @@ def test_every_field_of_a_record_is_checked(run, kind):
             path.write_text(json.dumps(changed))
             with pytest.raises(ValueError, match=rf"{path.name} is damaged: {field.name} "):
                 read()
+        if field.name not in whole:
+            assert field.name == "preprocessing"  # the only one that a record may lack
+            continue
         path.write_text(json.dumps({key: value for key, value in whole.items() if key != field.name}))
         with pytest.raises(ValueError, match=rf"{path.name} is damaged: {field.name} "):
             read()

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from seedvote.course import Course, batches, copied_state, samples_an_epoch, steps_an_epoch
-from seedvote.data import network_inputs
+from seedvote.course import Course, batches, copied_state, epoch_order, samples_an_epoch, steps_an_epoch
+from seedvote.data import network_inputs, preprocessed
 from seedvote.engines.stacked import Stacked
 from seedvote.engines.stacked_optimizer import StackedOptimizer, standing_optimizer
 from seedvote.initialization import initial_model
@@ -135,7 +135,7 @@ def padded(seeds: Sequence[int], model: nn.Module, width: int) -> list[int]:
 def train_epoch(group: Group, recipe: Recipe, data: Data) -> Iterator[None]:
     """Take the epoch's steps that are still to be taken, each member in its own order; hold after each one."""
     lap, streams, device = group.lap, group.streams, data.train.inputs.device
-    orders = [torch.from_numpy(own.generator("order", lap.epoch).permutation(len(data.train))) for own in streams]
+    orders = [epoch_order(own, lap.epoch, recipe, data) for own in streams]
     cuts = list(zip(*(batches(order.to(device), recipe.batch_size) for order in orders), strict=True))
     for chosen in cuts[lap.step :]:
         inputs = [
@@ -145,6 +145,7 @@ def train_epoch(group: Group, recipe: Recipe, data: Data) -> Iterator[None]:
             )
             for own, stream in zip(chosen, streams, strict=True)
         ]
+        inputs = [preprocessed(own, data.preprocessing) for own in inputs]
         masks = dropout_masks([stream.number("dropout", lap.epoch, lap.step) for stream in streams], device)
         logits = group.network(side_by_side(inputs), masks)
         labels = data.train.labels[torch.stack(chosen)]
@@ -168,7 +169,7 @@ def evaluate(network: Stacked, split: Split, data: Data) -> tuple[list[float], l
     for start in range(0, len(split), EVALUATION_BATCH):
         labels = split.labels[start : start + EVALUATION_BATCH].expand(network.count, -1)
         inputs = network_inputs(split.inputs[start : start + EVALUATION_BATCH], data.normalization, network.dtype)
-        logits = network(side_by_side([inputs] * network.count))
+        logits = network(side_by_side([preprocessed(inputs, data.preprocessing)] * network.count))
         loss_sums += member_losses(logits, labels, label_smoothing=0.0) * labels.shape[1]
         correct += (logits.argmax(2) == labels).sum(1)
     return (loss_sums / len(split)).tolist(), [count / len(split) for count in correct.tolist()]
