@@ -23,6 +23,7 @@ from seedvote.models.constrained_time import convolutions, time_complexity, widt
 from seedvote.models.pieces import ACTIVATIONS, NORMS, group_count, image_norm
 from seedvote.optimization import parameter_groups
 from seedvote.store import recipe_hash
+from seedvote.variants import variants_of
 
 DOCUMENT = (ROOT / "docs" / "recipes.md").read_text()
 IMAGES = (3, 32, 32)
@@ -98,6 +99,13 @@ def test_recipes_that_say_nothing_of_the_options_keep_their_hash(model, digest):
     assert digest_of() == digest
     others = {digest_of("model.norm=layer"), digest_of("model.activation=elu"), digest_of("frozen=[Linear]")}
     assert len(others | {digest}) == 4
+
+
+def test_options_that_are_null_are_left_out_of_variants_too():
+    members = "members=[{model: lenet},{model.norm: layer}]"
+    variants = variants_of(recipe_of(composed(members)))
+    assert "norm" not in variants[0]["model"] and "activation" not in variants[0]["model"]
+    assert variants[1]["model"]["norm"] == "layer" and "activation" not in variants[1]["model"]
 
 
 @pytest.mark.parametrize("norm", NORMS)

@@ -2,7 +2,8 @@
 
 The members' parameters are stacked on a first axis G. Features ``[G, B, features]`` go through one batched matrix
 product; images ``[B, G * channels, height, width]`` go through grouped convolutions and per-channel layers, which treat
-every member's channels by themselves. torch.fx says which layers follow which.
+every member's channels by themselves. What would round by a member's place or by the number of members is computed for
+one after the other. torch.fx says which layers follow which.
 """
 
 from __future__ import annotations
