@@ -6,11 +6,14 @@ import functools
 import itertools
 import json
 import math
+import re
+import shlex
 
 import numpy as np
 import pytest
 import torch
 import torchvision
+from conftest import ROOT
 from test_conf import composed
 from torch import nn
 
@@ -20,7 +23,9 @@ from seedvote.models.constrained_time import convolutions, time_complexity, widt
 from seedvote.models.pieces import ACTIVATIONS, NORMS, group_count, image_norm
 from seedvote.optimization import parameter_groups
 from seedvote.store import recipe_hash
+from seedvote.variants import variants_of
 
+DOCUMENT = (ROOT / "docs" / "recipes.md").read_text()
 IMAGES = (3, 32, 32)
 BUILDERS = {
     "mlp": functools.partial(models.mlp, hidden=[32, 16]),
@@ -94,6 +99,13 @@ def test_recipes_that_say_nothing_of_the_options_keep_their_hash(model, digest):
     assert digest_of() == digest
     others = {digest_of("model.norm=layer"), digest_of("model.activation=elu"), digest_of("frozen=[Linear]")}
     assert len(others | {digest}) == 4
+
+
+def test_options_that_are_null_are_left_out_of_variants_too():
+    members = "members=[{model: lenet},{model.norm: layer}]"
+    variants = variants_of(recipe_of(composed(members)))
+    assert "norm" not in variants[0]["model"] and "activation" not in variants[0]["model"]
+    assert variants[1]["model"]["norm"] == "layer" and "activation" not in variants[1]["model"]
 
 
 @pytest.mark.parametrize("norm", NORMS)
@@ -256,6 +268,17 @@ def test_depth_is_traded_for_width_at_equal_cost():
     assert widths == sorted(widths, reverse=True) and len(set(widths)) == 4
 
 
+def test_the_document_has_the_channels_that_a_budget_gives():
+    rows = re.findall(r"^\| (\d+) \| (\d+), (\d+), (\d+) \| ([\d,]+) \|$", DOCUMENT, re.MULTILINE)
+    assert [row[0] for row in rows] == ["4", "8", "16", "32"]
+    for depth, *channels, time in rows:
+        model = meta(models.constrained_time_cnn, IMAGES, 10, 40_000_000, int(depth))
+        found = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+        assert list(dict.fromkeys(layer.out_channels for layer in found)) == [int(number) for number in channels]
+        layers = convolutions(IMAGES, int(depth), int(channels[-1]), 3)
+        assert f"{time_complexity(layers):,}" == time
+
+
 @pytest.mark.parametrize("cell", ["gru", "lstm"])
 @pytest.mark.parametrize("bidirectional", [False, True])
 def test_a_recurrent_network_is_torchs_layer_and_a_linear_one_on_its_last_state(cell, bidirectional):
@@ -340,3 +363,26 @@ def test_every_network_trains_on_digits_and_votes(model, call, workplace, small_
         assert member["diverged"] is None
         assert np.isfinite(member["history"][0]["validation_loss"])
     assert call("predict", "run=it").status == 0
+
+
+def test_sequences_in_a_file_are_read_step_by_step(call, workplace):
+    generator = np.random.default_rng(0)
+    labels = np.arange(300) % 3
+    steps = generator.normal(size=(300, 6, 3)).astype(np.float32)
+    steps[:, 2] += 5 * np.eye(3, dtype=np.float32)[labels]  # what tells the classes comes early
+    np.savez(workplace / "sequences.npz", inputs=steps, labels=labels)
+    quick = ["data=arrays", "data.file=sequences.npz", "epochs=15", "batch_size=16", "n_seeds=1", "run=it"]
+    outcome = call("train", "model=recurrent", "model.hidden=24", "optimizer.lr=0.01", "engine=sequential", *quick)
+    assert outcome.status == 0, outcome.err
+    member = json.loads((workplace / "checkpoints" / "it" / "seed-0000" / "member.json").read_text())
+    assert member["history"][-1]["validation_accuracy"] > 0.8
+
+
+def test_the_documents_commands_with_frozen_parts_run(call, workplace):
+    commands = re.findall(r"^python -m seedvote.train (.*frozen=.*)$", DOCUMENT, re.MULTILINE)
+    assert len(commands) == 2
+    for number, command in enumerate(commands):
+        small = ["model.depth=8", "model.width=4"] if "resnet" in command else ["model.hidden=[16]"]
+        arguments = shlex.split(command, comments=True)
+        quick = ["data.limit=60", "epochs=1", "n_seeds=1", "engine=sequential", f"run=it{number}"]
+        assert call("train", *arguments, *quick, *small).status == 0

@@ -2,7 +2,8 @@
 
 The members' parameters are stacked on a first axis G. Features ``[G, B, features]`` go through one batched matrix
 product; images ``[B, G * channels, height, width]`` go through grouped convolutions and per-channel layers, which treat
-every member's channels by themselves. torch.fx says which layers follow which.
+every member's channels by themselves. What would round by a member's place or by the number of members is computed for
+one after the other. torch.fx says which layers follow which.
 """
 
 from __future__ import annotations
@@ -176,9 +177,9 @@ class Stacked:
         """Apply a norm to all members' images at once, where that rounds as it should, else to one after the other."""
         if training and f"{name}.num_batches_tracked" in self.buffers:
             self.buffers[f"{name}.num_batches_tracked"] += 1
-        stacked = {**self.parameters, **self.buffers}
-        parts = ("weight", "bias", "running_mean", "running_var")
-        own = {part: stacked[f"{name}.{part}"] for part in parts if f"{name}.{part}" in stacked}
+        found: dict[str, Tensor | None] = {part: self.parameters.get(f"{name}.{part}") for part in ("weight", "bias")}
+        found |= {part: self.buffers.get(f"{name}.{part}") for part in ("running_mean", "running_var")}
+        own = {part: tensor for part, tensor in found.items() if tensor is not None}
         by_channel = isinstance(module, nn.GroupNorm) or (
             isinstance(module, nn.BatchNorm2d) and _in_whole_vectors(value.tensor, value.tensor.shape[1], CHANNELS)
         )
@@ -232,7 +233,7 @@ class Stacked:
             return bool(node.args[1:] == (1,) or node.kwargs.get("start_dim") == 1)
         if node.target is torch.cat:
             axis = node.args[1:] or (node.kwargs.get("dim"),)
-            return axis == (1,) and isinstance(node.args[0], (list, tuple))
+            return bool(node.args) and axis == (1,) and isinstance(node.args[0], (list, tuple))
         tensors = [argument for argument in node.args if isinstance(argument, fx.Node)]
         if node.target in ADDITIONS:
             return len(tensors) == len(node.args) == 2 and not node.kwargs
