@@ -78,7 +78,7 @@ def test_the_curve_is_the_comparisons(drawn, found):
 def test_reliability_is_drawn_before_and_after(drawn, found):
     offsets = {each.get_label(): each.get_offsets() for each in drawn["reliability"].axes[0].collections}
     full = [each for each in found.calibration.reliability_before if each.count]
-    np.testing.assert_allclose(offsets["as voted"][:, 1], [100 * each.accuracy for each in full])
+    np.testing.assert_allclose(offsets["soft vote"][:, 1], [100 * each.accuracy for each in full])
     assert any(label.startswith("temperature") for label in offsets)
 
 
