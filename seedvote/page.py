@@ -83,7 +83,7 @@ def runs_page(
         headline=runs_headline(runs, corrected),
         sentences=[
             f"p-values are Holm-corrected for the {len(corrected)} runs with a vote. Whether one run beats another is "
-            "not tested here: rival= does that."
+            "not tested here; compare run=... rival=... does that."
         ],
         sections=[
             {

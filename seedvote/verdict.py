@@ -81,7 +81,12 @@ def rival_sentences(comparison: Comparison, rival: Rival, name: str) -> tuple[st
         if ratio["of_one_member"] is not None
     ]
     if ratios:
-        lines.append(f"It takes {' and '.join(ratios)} seconds of one seed of {name!r}.")
+        line = f"It takes {' and '.join(ratios)} seconds of one seed of {name!r}"
+        votes = [rival.training_ratio["of_the_vote"], rival.inference_ratio["of_the_vote"]]
+        shares = [f"{ratio:.3g}" for ratio in votes if ratio is not None]
+        lines.append(
+            f"{line}, and {' and '.join(shares)} times those of its vote." if rival.members > 1 else f"{line}."
+        )
     return tuple(lines)
 
 

@@ -167,7 +167,7 @@ def test_the_page_of_several_runs_says_everything_in_words_and_tables(html_of_ru
     for name, each in runs:
         assert name in text
         assert f"{name}: seeds from {percent(each.members.test.accuracy.minimum)}" in image["alt"]
-    (gains, *others) = [table for section in sections.build_runs(runs, CORRECTED) for table in section.tables]
+    (spread, gains, *others) = [table for section in sections.build_runs(runs, CORRECTED) for table in section.tables]
     single = runs[0][1].members.test.accuracy
     gain = runs[0][1].primary.gain
     assert gains.rows[0][2] == f"{100 * single.mean:.2f} ± {100 * single.deviation:.2f} %"
@@ -178,7 +178,7 @@ def test_the_page_of_several_runs_says_everything_in_words_and_tables(html_of_ru
     assert gains.rows[3][5] == "not defined"
     costs = others[-1]
     assert costs.rows[0][1:5] == ["3.5 s", "21 s", "10 ms", "60 ms"]
-    for table in (gains, *others):
+    for table in (spread, gains, *others):
         for row in table.rows:
             assert len(row) == len(table.header)
             assert not [cell for cell in row if not isinstance(cell, str) or re.search(r"\bnan\b|None|inf\b", cell)]
@@ -202,6 +202,7 @@ def test_a_browser_shows_several_runs_without_error_overflow_or_request(width, h
     path.write_text(html_of_runs)
     with browser(tmp_path / "profile") as window:
         shown = window.open(path, width)
+        paper = window.width_in_print()
         printed = window.printed()
     assert shown["errors"] == shown["requests"] == shown["scrolled"] == []
     assert shown["width"] <= width
@@ -215,6 +216,7 @@ def test_a_browser_shows_several_runs_without_error_overflow_or_request(width, h
         assert caption
         assert columns > 1
         assert rows == row_headers > 0
+    assert paper <= 718
     assert printed.startswith(b"%PDF")
 
 
@@ -227,6 +229,7 @@ def test_a_browser_shows_it_without_error_overflow_or_request(width, dark, html,
     with browser(tmp_path / "profile") as window:
         shown = window.open(path, width, dark=dark)
         picture = window.picture()
+        paper = window.width_in_print()
     assert shown["errors"] == []
     assert shown["requests"] == []
     assert shown["width"] <= width
@@ -242,6 +245,7 @@ def test_a_browser_shows_it_without_error_overflow_or_request(width, dark, html,
         assert columns > 1
         assert rows == row_headers > 0
     assert len(picture) > 20_000
+    assert paper <= 718
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here")
@@ -254,7 +258,9 @@ def test_the_browser_test_would_notice(tmp_path):
     )
     with browser(tmp_path / "profile") as window:
         shown = window.open(path, 390)
+        paper = window.width_in_print()
     assert shown["width"] > 390
+    assert paper > 718
     assert shown["scrolled"]
     assert shown["requests"] == ["https://example.invalid/a.png"]
     assert len(shown["errors"]) >= 2

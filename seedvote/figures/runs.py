@@ -23,13 +23,15 @@ def _row(axes: Axes, height: float, found: Comparison, labelled: bool) -> None:
     names = {
         "single": "single seeds",
         "mean": "mean seed",
-        "vote": f"{found.plan.rule} vote, {found.plan.level:.0%} interval",
+        "vote": f"{found.plan.rule} vote, {100 * found.plan.level:g} % interval",
     }
     label = {key: name if labelled else "_nolegend_" for key, name in names.items()}
     axes.axhline(height - 0.12, color=GREY, linewidth=0.4, zorder=0)
     axes.plot(values, dots, "o", color=BLUE, markersize=5, alpha=0.7, label=label["single"])
     mean = 100 * found.members.test.accuracy.mean
     axes.plot(mean, height - 0.12, "|", color=BLUE, markersize=16, markeredgewidth=1.5, label=label["mean"])
+    if len(found.seeds) == 1:  # nobody to vote with
+        return
     vote = found.primary
     axes.errorbar(
         100 * vote.scores.accuracy, height - 0.28, xerr=reach([vote.scores.accuracy], [vote.interval]), fmt="D",
@@ -44,11 +46,12 @@ def draw_runs(runs: Sequence[tuple[str, Comparison]], note: str = "") -> Figure:
     """
     with matplotlib.rc_context(STYLE):
         figure, axes = new_figure(height=1.3 + _ROW * len(runs))
+        first = next((row for row, (_, found) in enumerate(runs) if len(found.seeds) > 1), 0)
         for row, (name, found) in enumerate(runs):
-            _row(axes, -row, found, labelled=row == 0)
+            _row(axes, -row, found, labelled=row == first)
             # Above its row: beside it, a long name would take the width of a phone.
             axes.text(0, 0.35 - row, short(name, 50), transform=axes.get_yaxis_transform(), fontsize=9, va="center")
-        axes.set_ylim(-len(runs) + 0.55, 0.7)
+        axes.set_ylim(0.5 - len(runs), 0.55)
         axes.set_yticks([])
         axes.spines["left"].set_visible(False)
         axes.margins(x=0.08)

@@ -113,16 +113,16 @@ def _spread(comparison: Comparison) -> list[Table]:
     spread, parts = comparison.spread.accuracy, comparison.spread.components
     tables = []
     variances = (
-        ("seen between these seeds", spread.observed),
-        ("real: on an endless test set", spread.real),
-        ("the same from halves of the test set", spread.split_half),
-        ("luck of these test samples", spread.noise),
+        ("seen", spread.observed),
+        ("real, on an endless test set", spread.real),
+        ("the same, from test halves", spread.split_half),
+        ("luck of these samples", spread.noise),
     )
     rows = [[name, f"{100 * max(value, 0) ** 0.5:.3f}"] for name, value in variances if value is not None]
     if rows:
         tables.append(Table("Spread of the seeds' accuracies", ("", "SD (points)"), rows))
     if parts.seed is not None and parts.example is not None and parts.residual is not None:
-        named = (("seed", parts.seed), ("example", parts.example), ("seed with example, and the rest", parts.residual))
+        named = (("seed", parts.seed), ("example", parts.example), ("seed × example, rest", parts.residual))
         total = sum(value for _, value in named)
         rows = [[name, f"{value:.6f}", f"{100 * value / total:.2f} %" if total else NONE] for name, value in named]
         tables.append(Table("Variance of being right", ("component", "variance", "share"), rows))
@@ -223,7 +223,7 @@ def _classes(comparison: Comparison) -> list[Table]:
             f"{names[one.true]} → {names[one.decided]}",
             f"{one.single:.1f}",
             str(one.vote),
-            f"{one.vote - one.single:+.1f}",
+            f"{one.vote - one.single:+.1f}".replace("-", "−"),
         ]
         for one in comparison.confusions[:10]
     ]

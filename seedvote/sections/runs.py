@@ -15,7 +15,9 @@ Named = Sequence[tuple[str, Comparison]]
 def build_runs(runs: Named, corrected: Mapping[str, float]) -> list[Section]:
     """Return the sections; corrected: Holm's p-values of the gains, by run, where there is a vote."""
     return [
-        Section("Single seeds and votes", [], ["runs"], [_gains(runs, corrected), _spreads(runs)]),
+        Section("Single seeds and votes", [], ["runs"], [_spreads(runs)]),
+        # Too wide to stand beside the figure.
+        Section("What the votes gain", [], [], [_gains(runs, corrected)]),
         Section("Probabilities", [], [], [_scores(runs)]),
         Section("Cost", [], [], [_costs(runs)]),
     ]
