@@ -55,7 +55,13 @@ def describe(figure: str, comparison: Comparison) -> tuple[str, str]:
         "not defined" if each is None else f"{each.expected_calibration_error:.4f}"
         for each in (calibration.before, calibration.after)
     )
-    surest = comparison.selective[0]
+    selective = ""
+    if comparison.selective:
+        surest = comparison.selective[0]
+        selective = (
+            f"Error rate of the {surest.rule} vote against coverage; of the surest 80 % by "
+            f"{MEASURES[surest.measure]} {percent(1 - surest.accuracy_at['80'])} are wrong."
+        )
     off = comparison.diversity.disagreement
     return {
         "spread": (
@@ -79,8 +85,7 @@ def describe(figure: str, comparison: Comparison) -> tuple[str, str]:
             "samples.",
         ),
         "selective": (
-            f"Error rate of the {surest.rule} vote against coverage; of the surest 80 % by {MEASURES[surest.measure]} "
-            f"{percent(1 - surest.accuracy_at['80'])} are wrong.",
+            selective,
             "If only the surest samples are answered, how many of those are wrong.",
         ),
         "pictures": (

@@ -52,11 +52,12 @@ def page(
     rivals: Sequence[tuple[str, Rival]] = (),
 ) -> str:
     """Return the HTML of a comparison with its figures."""
+    count = len(comparison.seeds)
     words = [verdict.fresh, verdict.chosen, verdict.how_many, verdict.cost]
     for name, rival in rivals:
         words += rival_sentences(comparison, rival, name)
     return _rendered(
-        title=f"{origin.run}: what the vote of {len(comparison.seeds)} is worth",
+        title=f"{origin.run}: what the vote of {count} is worth" if count > 1 else f"{origin.run}: one member",
         facts=_facts(origin, comparison),
         origin=origin,
         outcome=verdict.committee.split()[0],

@@ -395,6 +395,9 @@ def test_one_member(rule):
     assert found.spread.accuracy.real is None
     assert found.diversity.disagreement is None
     assert found.forecast.accuracy is None
+    none = "one member has nobody to agree with"
+    assert found.measures_left_out["agreement"] == found.measures_left_out["negative_mutual_information"] == none
+    assert len(found.selective) + len(found.measures_left_out) == 4
 
 
 @pytest.mark.parametrize("rule", voting.RULES)

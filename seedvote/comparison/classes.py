@@ -18,7 +18,8 @@ def per_class(
 ) -> tuple[tuple[ClassGain, ...], tuple[Confusion, ...]]:
     """Recall of each class by single seeds and by the vote, tested; and the cells of both confusion matrices.
 
-    labels: ``[M, S]``, the members' decisions. decided, targets: ``[S]``. classes: names. Largest change first.
+    labels: ``[M, S]``, the members' decisions. decided, targets: ``[S]``. classes: names. Confusions
+    come with the largest change first, then the most frequent.
     """
     found = stats.per_class(labels, decided, targets, classes=len(classes))
     differences = (decided == targets).astype(np.float64) - (labels == targets).mean(axis=0)
@@ -45,5 +46,5 @@ def per_class(
     np.fill_diagonal(vote, 0)
     cells = np.argwhere((single > 0) | (vote > 0)).tolist()
     confusions = [Confusion(row, column, float(single[row, column]), int(vote[row, column])) for row, column in cells]
-    confusions.sort(key=lambda cell: (-abs(cell.vote - cell.single), cell.true, cell.decided))
+    confusions.sort(key=lambda cell: (-abs(cell.vote - cell.single), -cell.single, cell.true, cell.decided))
     return gains, tuple(confusions)

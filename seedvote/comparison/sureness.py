@@ -20,6 +20,8 @@ MEASURES = {
     "agreement": "vote agreement",
 }
 _OF_PROBABILITIES = ("max_probability", "negative_entropy")
+_OF_SEVERAL = ("negative_mutual_information", "agreement")
+_ALONE = "one member has nobody to agree with"
 _CURVE_POINTS = 200
 
 Floats = NDArray[np.float64]
@@ -52,6 +54,8 @@ def selective(rule: str, test: Alone, vote: Vote) -> tuple[tuple[Selective, ...]
     """Risk against coverage of the vote by each measure, and the measures that it does not have, with the reason."""
     left_out = dict.fromkeys(_OF_PROBABILITIES, NO_PROBABILITIES[rule]) if rule in NO_PROBABILITIES else {}
     pooled = None if left_out else vote.probabilities
+    if len(test.labels) == 1:
+        left_out |= dict.fromkeys(_OF_SEVERAL, _ALONE)
     confidence = stats.confidence_scores(test.probabilities, pooled, vote.labels)
     right = vote.labels == test.targets
     places = np.unique(np.linspace(0, len(right) - 1, min(_CURVE_POINTS, len(right))).astype(int))

@@ -11,7 +11,19 @@ from matplotlib.figure import Figure
 
 from seedvote.comparison import MEASURES, Comparison
 from seedvote.figures.pictures import Pictures, contact_sheet, pictures_to_show
-from seedvote.figures.style import BLUE, GREEN, GREY, ORANGE, PURPLE, STYLE, legend_below, new_figure, reach, stacked
+from seedvote.figures.style import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PURPLE,
+    STYLE,
+    legend_below,
+    new_figure,
+    percent_limits,
+    reach,
+    stacked,
+)
 
 _LINES = {
     "max_probability": (BLUE, "-"),
@@ -38,7 +50,8 @@ def draw(comparison: Comparison, pictures: Pictures | None = None, note: str = "
             **figures,
             "disagreement": lambda: disagreement(comparison),
         }
-    figures["selective"] = lambda: selective(comparison)
+    if comparison.selective:
+        figures["selective"] = lambda: selective(comparison)
     if several and pictures is not None and (shown := pictures_to_show(comparison))[0] + shown[1]:
         figures["pictures"] = lambda: contact_sheet(comparison, pictures)
     found = {}
@@ -72,6 +85,7 @@ def spread(comparison: Comparison) -> Figure:
     axes.set_xlabel("test accuracy (%)")
     axes.margins(x=0.08)
     axes.ticklabel_format(axis="x", useOffset=False)
+    axes.set_xlim(percent_limits(*axes.get_xlim()))
     legend_below(figure, axes)
     return figure
 
@@ -108,6 +122,7 @@ def committees(comparison: Comparison) -> Figure:
     axes.set_xlabel("members in the vote, k")
     axes.set_ylabel("test accuracy (%)")
     axes.ticklabel_format(axis="y", useOffset=False)
+    axes.set_ylim(percent_limits(*axes.get_ylim()))
     legend_below(figure, axes)
     return figure
 
@@ -142,7 +157,8 @@ def reliability(comparison: Comparison) -> Figure:
 def disagreement(comparison: Comparison) -> Figure:
     """Draw how many samples each pair of members decides differently."""
     figure, axes = new_figure(height=4.2)
-    image = axes.imshow(100 * comparison.diversity.disagreement_matrix, cmap="cividis", vmin=0)
+    highest = max(0.1, 100 * float(comparison.diversity.disagreement_matrix.max()))
+    image = axes.imshow(100 * comparison.diversity.disagreement_matrix, cmap="cividis", vmin=0, vmax=highest)
     figure.colorbar(image, ax=axes, label="decided differently (%)", shrink=0.8)
     step = max(1, math.ceil(len(comparison.seeds) / 12))
     places = range(0, len(comparison.seeds), step)
@@ -160,13 +176,13 @@ def selective(comparison: Comparison) -> Figure:
     """Draw the error rate among the samples that the vote is surest of."""
     figure, axes = new_figure()
     for found in comparison.selective:
-        if len(comparison.seeds) == 1 and found.measure in ("negative_mutual_information", "agreement"):
-            continue
         colour, line = _LINES[found.measure]
         x, y = 100 * np.array(found.coverage), 100 * np.array(found.risk)
         axes.plot(x, y, line, color=colour, label=f"{MEASURES[found.measure]} (AURC {100 * found.area:.3f} %)")
     axes.set_xlim(0, 100)
-    axes.set_ylim(bottom=0)
+    # Lines at 0 shall be seen, and few errors shall not look like many.
+    highest = max(0.1, axes.get_ylim()[1])
+    axes.set_ylim(-0.02 * highest, highest)
     axes.set_xlabel("samples answered, the surest first (%)")
     axes.set_ylabel("errors among them (%)")
     legend_below(figure, axes, columns=1)

@@ -10,7 +10,18 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from seedvote.comparison import Comparison
-from seedvote.figures.style import BLUE, GREY, ORANGE, STYLE, legend_below, new_figure, reach, short, stacked
+from seedvote.figures.style import (
+    BLUE,
+    GREY,
+    ORANGE,
+    STYLE,
+    legend_below,
+    new_figure,
+    percent_limits,
+    reach,
+    short,
+    stacked,
+)
 
 _ROW = 0.75  # inches
 _DOTS = 0.4  # of a row, at most, for dots that are stacked
@@ -57,6 +68,7 @@ def draw_runs(runs: Sequence[tuple[str, Comparison]], note: str = "") -> Figure:
         axes.margins(x=0.08)
         axes.set_xlabel("test accuracy (%)")
         axes.ticklabel_format(axis="x", useOffset=False)
+        axes.set_xlim(percent_limits(*axes.get_xlim()))
         legend_below(figure, axes)
         if note:
             figure.suptitle(note, fontsize=10, color=ORANGE, fontweight="bold")

@@ -80,6 +80,14 @@ def reach(values: Sequence[float], intervals: Sequence[Interval]) -> NDArray[np.
     return np.maximum(np.array(reach, dtype=np.float64).T, 0)
 
 
+def percent_limits(low: float, high: float) -> tuple[float, float]:
+    """Limits of an axis in per cent that show 0.2 points at least, and nothing far outside of 0 to 100."""
+    missing = max(0.4 - (high - low), 0) / 2
+    low, high = low - missing, high + missing
+    edge = (high - low) / 20
+    return max(low, -edge), min(high, 100 + edge)
+
+
 def stacked(values: Sequence[float] | NDArray[np.float64]) -> NDArray[np.float64]:
     """Heights at which dots of about the same value do not hide each other."""
     numbers = np.asarray(values)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from seedvote.comparison import Comparison, Rival
 from seedvote.report import percent
 from seedvote.sections import sureness
+from seedvote.sections.classes import classes
 from seedvote.sections.rivals import cost, rival_sections
 from seedvote.sections.tables import (
     LONGEST_TABLE,
@@ -26,10 +27,11 @@ from seedvote.sections.tables import (
 from seedvote.verdict import Verdict, signed
 
 _WHY_NO_SCORES = "counts of votes and ranks are no probabilities"
+_DIVERSITY = "How differently the members decide"
 _ONLY_VOTES = (
     "Where the spread comes from",
     "How many seeds",
-    "How differently the members decide",
+    _DIVERSITY,
     "Samples the vote saved and lost",
 )
 
@@ -41,11 +43,11 @@ def build(comparison: Comparison, verdict: Verdict, rivals: Sequence[tuple[str, 
         Section("Scores", [verdict.odds, verdict.best_on_test] if several else [], ["spread"], _scores(comparison)),
         Section("Where the spread comes from", [verdict.spread], [], _spread(comparison)),
         Section("How many seeds", [verdict.how_many], ["committees"], [_committees(comparison)]),
-        Section("How differently the members decide", [], ["disagreement"], _diversity(comparison)),
+        _diversity(comparison),
         sureness.calibration(comparison),
         sureness.selective(comparison),
         Section("Samples the vote saved and lost", [_saved(comparison)], ["pictures"]),
-        Section("Classes", [], [], _classes(comparison)),
+        classes(comparison),
         *rival_sections(comparison, rivals),
         cost(comparison, verdict, rivals),
     ]
@@ -159,7 +161,7 @@ def _committees(comparison: Comparison) -> Table:
     return Table(caption, header, rows)
 
 
-def _diversity(comparison: Comparison) -> list[Table]:
+def _diversity(comparison: Comparison) -> Section:
     found = comparison.diversity
     names = (
         ("disagreement", "decided differently by two members"),
@@ -168,20 +170,24 @@ def _diversity(comparison: Comparison) -> list[Table]:
         ("yule_q", "Yule's Q of errors"),
         ("kappa", "Cohen's kappa of decisions"),
     )
-    rows = []
+    rows, reasons = [], dict[str, list[str]]()
     for key, name in names:
         value = getattr(found, key)
-        rows.append([name, f"{value:.4f}" if value is not None else f"{UNDEFINED}: {found.reasons.get(key, '')}"])
+        rows.append([name, f"{value:.4f}" if value is not None else UNDEFINED])
+        if value is None:
+            reasons.setdefault(found.reasons.get(key, ""), []).append(name)
     rows.append(["right by at least one member", percent(found.oracle_accuracy)])
     agreement = [
         [f"up to {100 * each.upper:.0f} %", str(each.count), NONE if each.accuracy is None else percent(each.accuracy)]
         for each in comparison.agreement
         if each.count
     ]
-    return [
+    sentences = [f"{' and '.join(each)}: {UNDEFINED}, as {reason}." for reason, each in reasons.items()]
+    tables = [
         Table("Diversity, mean over pairs of members", ("measure", "value"), rows),
         Table("Vote agreement", ("members behind the top class", "samples", "vote right"), agreement),
     ]
+    return Section(_DIVERSITY, [text[0].upper() + text[1:] for text in sentences], ["disagreement"], tables)
 
 
 def _saved(comparison: Comparison) -> str:
@@ -191,43 +197,3 @@ def _saved(comparison: Comparison) -> str:
         f"It is right on {len(found.saved)} that at most half of the members have right, and wrong on "
         f"{len(found.lost)} that at least half have right. Their numbers are in comparison.json."
     )
-
-
-def _classes(comparison: Comparison) -> list[Table]:
-    present = sorted(
-        comparison.per_class, key=lambda one: (one.difference is None, -abs(one.difference or 0), one.label)
-    )
-    shown = sorted(present[:LONGEST_TABLE], key=lambda one: one.label)
-    rows = [
-        [
-            one.name,
-            str(one.support),
-            UNDEFINED if one.single is None else percent(one.single),
-            UNDEFINED if one.vote is None else percent(one.vote),
-            UNDEFINED if one.difference is None else signed(one.difference),
-            UNDEFINED if one.p_holm is None else p_cell(one.p_holm),
-        ]
-        for one in shown
-    ]
-    more = f"; the {LONGEST_TABLE} that change most of {len(present)}" if len(present) > LONGEST_TABLE else ""
-    tables = [
-        Table(
-            f"Share of each class decided right{more}",
-            ("class", "samples", "single seed", "vote", "points", "p (Holm)"),
-            rows,
-        )
-    ]
-    names = comparison.classes
-    confusions = [
-        [
-            f"{names[one.true]} → {names[one.decided]}",
-            f"{one.single:.1f}",
-            str(one.vote),
-            f"{one.vote - one.single:+.1f}".replace("-", "−"),
-        ]
-        for one in comparison.confusions[:10]
-    ]
-    if confusions:
-        header = ("true → decided", "single seed", "vote", "change")
-        tables.append(Table("Confusions that change most, in samples", header, confusions))
-    return tables

@@ -29,6 +29,13 @@ def calibration(comparison: Comparison) -> Section:
 
 def selective(comparison: Comparison) -> Section:
     """Errors of the vote where it is surest, by each measure that it has."""
+    title = "Answering only where it is sure"
+    reasons: dict[str, list[str]] = {}
+    for measure, reason in comparison.measures_left_out.items():
+        reasons.setdefault(reason, []).append(MEASURES[measure])
+    sentences = [f"By {' and '.join(names)} it is {UNDEFINED}: {reason}." for reason, names in reasons.items()]
+    if not comparison.selective:
+        return Section(title, sentences)
     coverages = list(comparison.selective[0].accuracy_at)
     rows = [
         [
@@ -42,7 +49,4 @@ def selective(comparison: Comparison) -> Section:
     rule = comparison.plan.rule
     header = (f"{rule} vote sure by", "AURC (%)", "excess (%)", *(f"{key} %" for key in coverages))
     caption = "Area under risk against coverage, and accuracy (%) on the surest 50 % of samples and more"
-    missing = comparison.measures_left_out
-    names = " and ".join(MEASURES[measure] for measure in missing)
-    sentences = [f"By {names} it is {UNDEFINED}: {next(iter(missing.values()))}."] if missing else []
-    return Section("Answering only where it is sure", sentences, ["selective"], [Table(caption, header, rows)])
+    return Section(title, sentences, ["selective"], [Table(caption, header, rows)])
