@@ -135,11 +135,13 @@ def _compare_runs(runs: Sequence[Run], settings: Settings, directory: Path) -> i
 
 def _introduce(study: Study) -> None:
     from seedvote.errors import listed
-    from seedvote.report import SAMPLE
+    from seedvote.report import SAMPLE, variant_lines
 
     run, data = study.run, study.data
     print(f"run        {run.path}{'   ' + SAMPLE if data.sample else ''}")
     print(f"members    {len(study.comparison.seeds)}: seeds {listed(study.comparison.seeds, limit=16)}")
+    for line in variant_lines(run.record.recipe, study.comparison.seeds):
+        print(line)
     for seed, reason in study.dropped.items():
         print(f"dropped    seed {seed}: {reason}")
     print(

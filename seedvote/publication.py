@@ -11,7 +11,7 @@ from seedvote.comparison import Rival, plain
 from seedvote.figures import Drawing, draw, draw_runs, render
 from seedvote.files import replaced, write_json
 from seedvote.page import Origin, page, runs_page
-from seedvote.report import SAMPLE
+from seedvote.report import SAMPLE, variant_lines
 from seedvote.study import Study
 from seedvote.verdict import Verdict, rival_sentences, runs_headline, verdict
 
@@ -77,6 +77,9 @@ def _write_pictures(
         "primary vote": f"{plan.rule}, ties: {plan.tie}",
         "versions": _versions(),
     }
+    variants = variant_lines(record.recipe, study.comparison.seeds)
+    if variants:
+        facts["variants"] = "; ".join(line.removeprefix("variant").strip() for line in variants)
     origin = Origin(study.name, study.data.name, sample, study.dropped, facts)
     _write(page(study.comparison, found, drawings, origin, rivals), drawings, directory)
 
