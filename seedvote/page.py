@@ -83,8 +83,8 @@ def runs_page(
         outcome="none",
         headline=runs_headline(runs, corrected),
         sentences=[
-            f"p-values are Holm-corrected for the {len(corrected)} runs with a vote. Whether one run beats another is "
-            "not tested here; compare run=... rival=... does that."
+            "p-values are Holm-corrected for all runs with a vote. Whether one run beats another is not tested here; "
+            "compare run=... rival=... does that."
         ],
         sections=[
             {

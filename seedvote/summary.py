@@ -62,14 +62,14 @@ def _wrapped(text: str) -> str:
 def _scores(comparison: Comparison) -> str:
     members = comparison.members.test
     count = len(comparison.seeds)
-    average = Scores(
+    means = Scores(
         members.accuracy.mean,
         members.negative_log_likelihood.mean,
         members.brier.mean,
         members.expected_calibration_error.mean,
     )
     chosen = comparison.chosen
-    rows = [_row(f"single seeds (n = {count})", average, members.accuracy.deviation)]
+    rows = [_row(f"single seeds (n = {count})", means, members.accuracy.deviation)]
     if count > 1:
         rows.append(_row(f"seed {chosen.seed}, best on validation", chosen.test))
         rows += [_vote_row(vote) for vote in comparison.votes]

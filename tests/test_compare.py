@@ -231,6 +231,7 @@ WRONG = {
     "unknown seed": (["run=it", "seeds=[0,9]"], "run 'it' has no member with seed 9"),
     "negative seed": (["run=it", "seeds=[-1]"], "seeds must be at least 0, got -1"),
     "runs on other data": (["runs=[it,small]"], "run 'small' was trained and split on other data than run 'it'"),
+    "a rival of digits": (["run=it", "rival=7"], "run=7 fits no run"),
     "one of several rivals": (["run=it", "rival=[rival]"], "rival names one run, or a list of at least two"),
     "a rival twice": (["run=it", "rival=[rival,riva]"], "rival= names rival more than once"),
     "itself among rivals": (["run=it", "rival=[rival,it]"], "rival=it is run 'it' itself"),
