@@ -88,7 +88,7 @@ def predict_problems(config: PredictConfig) -> list[str]:
 def compare_problems(config: CompareConfig) -> list[str]:
     """Say what is wrong with a command line of ``seedvote.compare``."""
     problems = _seeds_problems(config.seeds) + _place_problems(config) + directory_problems("output", config.output)
-    problems += [_name_problem("rival", config.rival, config.checkpoints)] if _is_bad_name(config.rival) else []
+    problems += _rival_problems(config)
     problems += [_name_problem("runs", name, config.checkpoints) for name in config.runs or [] if _is_bad_name(name)]
     if config.head not in HEADS:
         problems.append(unknown("head", config.head, HEADS))
@@ -105,6 +105,20 @@ def compare_problems(config: CompareConfig) -> list[str]:
         if others:
             problems.append(f"runs= cannot be combined with {listed(f'{key}=' for key in others)}: leave one out")
     return problems
+
+
+def rival_names(rival: Any) -> list[str]:
+    """Return the names in ``rival=``: none, one, or those of a list. A name of digits alone comes as a number."""
+    names = [] if rival is None else rival if isinstance(rival, list) else [rival]
+    return [str(name) if type(name) is int else name for name in names]
+
+
+def _rival_problems(config: CompareConfig) -> list[str]:
+    names = rival_names(config.rival)
+    if isinstance(config.rival, list) and (len(names) < 2 or len({*map(str, names)}) < len(names)):
+        return [f"rival names one run, or a list of at least two and none twice, such as rival=[a,b], got {names}"]
+    bad = [name for name in names if not isinstance(name, str) or _is_bad_name(name)]
+    return [_name_problem("rival", name, config.checkpoints) for name in bad]
 
 
 def _seeds_problems(seeds: list[int] | None) -> list[str]:
@@ -174,7 +188,7 @@ def _is_bad_name(run: str | None) -> bool:
     return run is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", run)
 
 
-def _name_problem(key: str, run: str | None, checkpoints: str) -> str:
+def _name_problem(key: str, run: object, checkpoints: str) -> str:
     return (
         f"{key} must be a plain name of letters, digits, '.', '_' and '-' (a directory under "
         f"checkpoints={checkpoints}), got {run!r}"

@@ -79,7 +79,7 @@ class CompareConfig:
 
     run: str | None = None
     runs: list[str] | None = None
-    rival: str | None = None
+    rival: Any = None
     checkpoints: str = MISSING
     seeds: list[int] | None = None
     vote: str = MISSING

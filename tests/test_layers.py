@@ -32,8 +32,9 @@ LAYERS = [
     {"training", "inference", "comparison"},
     {"engines", "report", "predictions", "logits", "figures"},
     {"assembly", "command", "verdict"},
-    {"summary", "sections", "captions"},
+    {"summary", "sections", "captions", "study"},
     {"page"},
+    {"publication"},
     {"train", "predict", "compare", "verify"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
