@@ -225,7 +225,7 @@ def _introduce(study: Study) -> None:
 
 def _values(study: Study, found: Verdict) -> dict[str, Any]:
     """Return what ``comparison.json`` says about one run; docs/comparison.md lists the keys."""
-    from seedvote.assembly import versions
+    from seedvote.provenance import versions
 
     record = study.run.record
     return {
@@ -251,10 +251,10 @@ def _plain(value: Any) -> Any:
 
 def _write_pictures(study: Study, found: Verdict, rivals: list[tuple[str, Rival]], directory: Path) -> None:
     """Write the figures as PNG and SVG, and the page."""
-    from seedvote.assembly import versions
     from seedvote.figures import draw, render
     from seedvote.files import replaced
     from seedvote.page import Origin, page
+    from seedvote.provenance import versions
     from seedvote.report import SAMPLE
 
     sample = SAMPLE if study.data.sample else ""

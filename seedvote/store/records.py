@@ -24,7 +24,8 @@ class RunRecord:
 
     recipe: everything that shapes the weights, as JSON values. fingerprint: of the data. location: where the data
     lay. seeds: every seed that was ever asked for. command: the last ``train`` command line. counts: samples of each
-    split.
+    split. commit, dirty, diff: of the repository that the run was made in, see ``seedvote.provenance.Code``. hardware:
+    of the machine that it was made on. The last three are ``None`` in records of earlier versions.
     """
 
     recipe: dict[str, Any]
@@ -43,6 +44,9 @@ class RunRecord:
     created: str
     commit: str | None
     versions: dict[str, str]
+    dirty: bool | None = None
+    diff: str | None = None
+    hardware: dict[str, Any] | None = None
     format: int = FORMAT
 
 
@@ -100,7 +104,10 @@ def read_record(kind: type[_Record], path: Path) -> _Record:
     as_written = json_text(values).encode() == path.read_bytes()
     sealed = values.pop("digest", None)
     hints = get_type_hints(kind)
-    wrong = [name for name, hint in hints.items() if name not in values or not fits(values[name], hint)]
+    # What came later is absent in older files; the digest is of what stands there.
+    later = {field.name for field in dataclasses.fields(kind) if field.default is None}
+    wrong = [name for name in hints if name not in values and name not in later]
+    wrong += [name for name, hint in hints.items() if name in values and not fits(values[name], hint)]
     wrong += [name for name in values if name not in hints]
     if wrong:
         raise ValueError(f"{path} is damaged: {listed(wrong)} missing, unknown or of the wrong type")
