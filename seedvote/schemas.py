@@ -30,6 +30,8 @@ class TrainConfig:
     checkpoints: str = MISSING
     save_every: float = MISSING
     on_damaged: str = MISSING
+    logger: str = MISSING
+    diagnose: bool = MISSING
     data: Any = MISSING
     augment: Any = MISSING
     model: Any = MISSING
