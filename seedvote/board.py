@@ -1,6 +1,7 @@
 """What TensorBoard shows of a run, written with torch's own writer into ``checkpoints/<run>/tensorboard/``.
 
-    recipe/              the network's graph, a grid of training images, the config and the layers as text
+    recipe/              the network's graph, a grid of training images, the config and the layers as text;
+                         where members take variants of a recipe in turn, recipe-1/, recipe-2/, ... of each
     seed-0007/           a member: losses, accuracy, learning rate, histograms, its hyperparameters and final scores
     vote-of-4-seeds-.../ a committee (see ``seedvote.running_vote``): losses and accuracy under the members' own names
     .vote/               sums that the running vote is taken from
@@ -34,6 +35,7 @@ from seedvote.running_vote import RunningVote, VoteCounter, committee_name
 from seedvote.seeding import Streams, restored_generators
 from seedvote.store import Run, read_snapshot
 from seedvote.types import Data, EpochRecord, Histogram, Observation, Progress, Recipe, TrainedMember
+from seedvote.variants import recipe_of_member
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -74,7 +76,7 @@ def told_once() -> Iterator[None]:
 class Board:
     """Writes what happens in a run for TensorBoard; a member that goes on goes on in its own log."""
 
-    def __init__(self, run: Run, data: Data) -> None:
+    def __init__(self, run: Run, recipe: Recipe, data: Data) -> None:
         """Write into the directory of a run.
 
         Raises:
@@ -82,19 +84,21 @@ class Board:
         """
         self._directory = run.path / "tensorboard"
         refuse_way_out(self._directory, run.path)
-        self._run = run
+        self._run, self._recipe, self._data = run, recipe, data
         self._votes = VoteCounter(self._directory / ".vote", run.record.seeds, data.validation.labels.numpy())
         self._writers: dict[str, SummaryWriter] = {}
         self._known: dict[str, set[int]] = {}  # epochs of votes that earlier processes wrote
 
-    def introduce(self, recipe: Recipe, data: Data, seed: int, texts: Mapping[str, str]) -> str | None:
+    def introduce(self, seed: int, texts: Mapping[str, str]) -> str | None:
         """Write what is known before training, unless it is there already; return why there is no graph, or ``None``.
 
         seed: whose network and images are shown. texts: by name, shown as they are.
         """
-        place = self._directory / "recipe"
+        variants = len(self._recipe.variants)
+        place = self._place(f"recipe-{seed % variants + 1}" if variants else "recipe")
         if place.exists():
             return None
+        recipe, data = self._recipe.of(seed), self._data
         temporary = self._directory / f".recipe-{os.getpid()}"
         try:
             with contextlib.closing(_writer(temporary)) as writer:
@@ -111,8 +115,8 @@ class Board:
             shutil.rmtree(temporary, ignore_errors=True)
         return problem
 
-    def epoch(self, progress: Progress, epochs: int) -> None:
-        """Write an epoch of a member, and what the votes came to that it completes. epochs: of the recipe."""
+    def epoch(self, progress: Progress) -> None:
+        """Write an epoch of a member, and what the votes came to that it completes."""
         seed, record, observation = progress.seed, progress.record, progress.observation
         writer = self._member_writer(seed, record.epoch)
         _add_scalars(writer, _scalars(record), record.epoch)
@@ -122,14 +126,15 @@ class Board:
                 _add_histogram(writer, f"{kind}/{name}", histogram, record.epoch)
         writer.flush()
         for vote in self._votes.add(seed, record.epoch, observation.logits):
-            self._add_vote(vote, last=record.epoch == epochs)
+            self._add_vote(vote)
 
     def member(self, member: TrainedMember) -> None:
         """Write the final scores of a member beside what it was made with; its log ends here."""
         if member.kept_epoch:
             kept = _scalars(member.history[member.kept_epoch - 1])
             writer = self._member_writer(member.seed, len(member.history) + 1)
-            self._add_scores(writer, {"seed": member.seed, "members": 1}, kept, member.kept_epoch)
+            own = _flat(recipe_of_member(self._run.record.recipe, member.seed))
+            _add_scores(writer, {"seed": member.seed, "members": 1, **own}, kept, member.kept_epoch)
         self.leave(member.seed)
 
     def leave(self, seed: int) -> None:
@@ -168,7 +173,7 @@ class Board:
         refuse_way_out(self._directory / name, self._run.path)
         return self._directory / name
 
-    def _add_vote(self, vote: RunningVote, last: bool) -> None:
+    def _add_vote(self, vote: RunningVote) -> None:
         """Write a point of a vote's curve, unless another process did and was killed before it could say so."""
         name = committee_name(vote.seeds)
         if name not in self._writers:
@@ -179,21 +184,10 @@ class Board:
         writer = self._writers[name]
         scores = {"validation/accuracy": vote.accuracy, "validation/loss": vote.loss}
         _add_scalars(writer, scores, vote.epoch)
-        if last:
-            self._add_scores(writer, {"seed": "vote", "members": len(vote.seeds)}, scores, vote.epoch)
+        if vote.epoch == min(self._recipe.of(seed).epochs for seed in vote.seeds):
+            who = {"seed": "vote", "members": len(vote.seeds), **_flat(self._run.record.recipe)}
+            _add_scores(writer, who, scores, vote.epoch)
         writer.flush()
-
-    def _add_scores(
-        self, writer: SummaryWriter, who: Mapping[str, Any], scores: Mapping[str, float], epoch: int
-    ) -> None:
-        from torch.utils.tensorboard.summary import hparams
-
-        final = {f"final/{name}": value for name, value in scores.items() if name != "learning_rate"}
-        # As SummaryWriter.add_hparams does it, but into the log that is open and not into another one beside it.
-        assert writer.file_writer is not None
-        for summary in hparams({**who, **_flat(self._run.record.recipe)}, final):
-            writer.file_writer.add_summary(summary)
-        _add_scalars(writer, final, epoch)
 
 
 def image_grid(recipe: Recipe, data: Data, seed: int) -> Tensor | None:
@@ -247,6 +241,18 @@ def _steps(place: Path) -> set[int]:
 def _add_scalars(writer: SummaryWriter, scalars: Mapping[str, float], epoch: int) -> None:
     for name, value in scalars.items():
         writer.add_scalar(name, value, epoch)
+
+
+def _add_scores(writer: SummaryWriter, who: dict[str, Any], scores: Mapping[str, float], epoch: int) -> None:
+    """Write final scores beside hyperparameters."""
+    from torch.utils.tensorboard.summary import hparams
+
+    final = {f"final/{name}": value for name, value in scores.items() if name != "learning_rate"}
+    # As SummaryWriter.add_hparams does it, but into the log that is open and not into another one beside it.
+    assert writer.file_writer is not None
+    for summary in hparams(who, final):
+        writer.file_writer.add_summary(summary)
+    _add_scalars(writer, final, epoch)
 
 
 def _scalars(record: EpochRecord) -> dict[str, float]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +24,7 @@ from seedvote.seeding import restored_generators
 from seedvote.store import MemberRecord, Run, read_member, read_run, read_weights
 from seedvote.targets import check_trusted, model_builder
 from seedvote.types import Normalization
+from seedvote.variants import are_sound, variants_of
 from seedvote.voting import Vote
 
 BATCH = 1000
@@ -41,7 +43,7 @@ class Ensemble:
     members: tuple[MemberRecord, ...]
     dropped: dict[int, str]
     device: torch.device
-    _model: nn.Module
+    _networks: tuple[nn.Module, ...]  # one for each variant of the recipe
     _states: tuple[dict[str, Tensor], ...]
 
     @property
@@ -84,11 +86,12 @@ class Ensemble:
         raw = self._checked(torch.as_tensor(inputs))
         normalization = Normalization(tuple(self.run.record.mean), tuple(self.run.record.std))
         logits = np.empty((len(raw), len(self.classes)), np.float32)
-        self._model.load_state_dict(self._states[position])
-        self._model.eval()
+        network = self._networks[self.seeds[position] % len(self._networks)]
+        network.load_state_dict(self._states[position])
+        network.eval()
         for start in range(0, len(raw), BATCH):
             batch = network_inputs(raw[start : start + BATCH].to(self.device), normalization)
-            logits[start : start + BATCH] = self._model(batch).float().cpu().numpy()
+            logits[start : start + BATCH] = network(batch).float().cpu().numpy()
         return logits
 
     def predict(self, inputs: Tensor | npt.NDArray[np.generic], vote: str = "soft", tie: str = "probability") -> Vote:
@@ -142,9 +145,10 @@ def load(
             "earlier one, or they were moved here; train with these seeds to have them noted, or take them away"
         )
     if not trust:
-        check_trusted(record.recipe["model"], run.name, "model")
+        for variant in variants_of(record.recipe):
+            check_trusted(variant["model"], run.name, "model")
     place = resolve_device(device)
-    model = _network(run)
+    networks = [_network(run, variant["model"]) for variant in variants_of(record.recipe)]
     wanted = record.seeds if seeds is None else sorted(set(seeds))
     strange = [seed for seed in wanted if seed not in record.seeds]
     if strange or not wanted:
@@ -152,13 +156,13 @@ def load(
             f"run {run.name!r} has no member with seed {listed(strange) or '(none was named)'}: "
             f"choose from its seeds {listed(record.seeds)}"
         )
-    members, states, bad = _usable_members(run, model, wanted)
+    members, states, bad = _usable_members(run, networks, wanted)
     if bad and on_bad_member == "error":
         raise ValueError(_complaint(run, bad))
     if not members:
         raise ValueError(f"run {run.name!r} has no member that can be used: {next(iter(bad.values()))}")
-    model = model.to(place).to(memory_format=torch.channels_last)
-    return Ensemble(run, tuple(members), bad, place, model, tuple(states))
+    placed = tuple(network.to(place).to(memory_format=torch.channels_last) for network in networks)
+    return Ensemble(run, tuple(members), bad, place, placed, tuple(states))
 
 
 def _check_record(run: Run) -> None:
@@ -167,6 +171,7 @@ def _check_record(run: Run) -> None:
     shape, spec = record.input_shape, record.recipe.get("model")
     sound = {
         "recipe": isinstance(spec, dict) and "_target_" in spec and isinstance(record.recipe.get("data"), dict),
+        "members": are_sound(record.recipe),
         "input_shape": len(shape) in (1, 3) and all(0 < length < LONGEST_AXIS for length in shape),
         "input_dtype": record.input_dtype in ("uint8", "float32"),
         "mean": len(record.mean) == shape[0] if shape else False,
@@ -179,12 +184,12 @@ def _check_record(run: Run) -> None:
         raise ValueError(f"{path} is damaged: {listed(wrong)} cannot be what a training wrote")
 
 
-def _network(run: Run) -> nn.Module:
-    """Build a run's network, if it has room in memory: a stored recipe may ask for one of any size."""
+def _network(run: Run, spec: Mapping[str, Any]) -> nn.Module:
+    """Build a network of a run, if it has room in memory: a stored recipe may ask for one of any size."""
     record = run.record
     with restored_generators(torch.device("cpu")):
         try:
-            build = model_builder(record.recipe["model"], record.input_shape, len(record.classes))
+            build = model_builder(spec, record.input_shape, len(record.classes))
             with suppress(NotImplementedError), torch.device("meta"):  # shapes without memory
                 size = sum(tensor.nbytes for tensor in build().state_dict().values())
                 if size > physical_memory():
@@ -203,19 +208,20 @@ def _network(run: Run) -> nn.Module:
 
 
 def _usable_members(
-    run: Run, model: nn.Module, seeds: Sequence[int]
+    run: Run, networks: Sequence[nn.Module], seeds: Sequence[int]
 ) -> tuple[list[MemberRecord], list[dict[str, Tensor]], dict[int, str]]:
     members, states, bad = [], [], {}
-    size = sum(tensor.nbytes for tensor in model.state_dict().values())
     absent = run.missing(list(seeds))
     for seed in seeds:
         if seed in absent:
             bad[seed] = "is not trained yet"
             continue
+        network = networks[seed % len(networks)]
+        size = sum(tensor.nbytes for tensor in network.state_dict().values())
         try:
             member = read_member(run, seed)
             state = read_weights(run, member, expected_bytes=size)
-            _check_state(state, model, run.weights_path(seed))
+            _check_state(state, network, run.weights_path(seed))
         except ValueError as error:
             bad[seed] = str(error)
             continue

@@ -23,12 +23,11 @@ class Monitor:
 
     log: RunLog
     board: Board | None
-    epochs: int
 
-    def introduce(self, recipe: Recipe, data: Data, seed: int, texts: Mapping[str, str]) -> None:
+    def introduce(self, seed: int, texts: Mapping[str, str]) -> None:
         """Tell TensorBoard what is trained; see ``seedvote.board.Board.introduce``."""
         try:
-            problem = self.board.introduce(recipe, data, seed, texts) if self.board is not None else None
+            problem = self.board.introduce(seed, texts) if self.board is not None else None
         except OSError as error:
             self.give_up(error)
         else:
@@ -42,7 +41,7 @@ class Monitor:
             return
         try:
             if isinstance(event, Progress):
-                self.board.epoch(event, self.epochs)
+                self.board.epoch(event)
             elif isinstance(event, TrainedMember):
                 self.board.member(event)
             elif isinstance(event, (Paused, Elsewhere, Failure)):
@@ -79,14 +78,17 @@ def watched(
         ValueError: a link leads out of the run's directory.
     """
     log = RunLog(run)
-    monitor = Monitor(log, Board(run, data) if logger == "tensorboard" else None, recipe.epochs)
+    monitor = Monitor(log, Board(run, recipe, data) if logger == "tensorboard" else None)
     log.write(f"training {len(seeds)} members: seeds {', '.join(map(str, seeds))}")
-    texts = {**facts, "layers": _layers_text(recipe, data)}
-    for name, text in texts.items():
+    # Of members that differ in their seed alone, one stands for all.
+    first = [kind[0] for kind in recipe.alike(seeds)]
+    tables = {f"layers of seed {seed}": _layers_text(recipe.of(seed), data) for seed in first}
+    for name, text in {**facts, **tables}.items():
         log.write(f"{name}:{chr(10) if chr(10) in text else ' '}{text}")
     try:
         with log.warnings(), told_once():
-            monitor.introduce(recipe, data, seeds[0], texts)
+            for seed, layers_text in zip(first, tables.values(), strict=True):
+                monitor.introduce(seed, {**facts, "layers": layers_text})
             yield monitor
     except BaseException as error:
         log.write(f"end: broken off by {type(error).__name__}: {error}")
@@ -151,14 +153,18 @@ def signals_table(signals: Sequence[Signal]) -> str:
     return f"{table(header, rows)}\n{verdict}"
 
 
-def diagnosis(recipe: Recipe, data: Data, seed: int, device: torch.device) -> str:
-    """Return the report of a member's first step as text.
+def diagnosis(recipe: Recipe, data: Data, seeds: Sequence[int], device: torch.device) -> str:
+    """Return the report of a member's first step as text; of one member of each variant, if there are variants.
 
     Raises:
         ValueError: the network fails on a whole batch.
     """
-    try:
-        signals = first_signals(recipe, data, seed, device)
-    except RuntimeError as error:
-        raise ValueError(f"diagnose=true: the network fails on its first batch: {error}") from error
-    return f"first step of seed {seed}: outputs of each layer, and the loss's gradient there\n{signals_table(signals)}"
+    reports = []
+    for seed in (kind[0] for kind in recipe.alike(seeds)):
+        try:
+            signals = first_signals(recipe.of(seed), data, seed, device)
+        except RuntimeError as error:
+            raise ValueError(f"diagnose=true: the network fails on its first batch: {error}") from error
+        title = f"first step of seed {seed}: outputs of each layer, and the loss's gradient there"
+        reports.append(f"{title}\n{signals_table(signals)}")
+    return "\n".join(reports)

@@ -32,6 +32,7 @@ class TrainConfig:
     on_damaged: str = MISSING
     logger: str = MISSING
     diagnose: bool = MISSING
+    members: Any = None
     data: Any = MISSING
     augment: Any = MISSING
     model: Any = MISSING

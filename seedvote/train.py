@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import shlex
 import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from seedvote.command import command_line, run_command
-from seedvote.config import chosen_seeds
+from seedvote.command import command_line, composed_again, run_command
+from seedvote.config import chosen_seeds, with_variants
 from seedvote.schemas import TrainConfig
 
 # What imports torch is imported when it is needed, so that help and wrong command lines answer at once.
@@ -39,6 +40,7 @@ def train(config: TrainConfig) -> int:
 
     if config.logger == "tensorboard":
         check_tensorboard()
+    config = with_variants(config, functools.partial(composed_again, "train"))
     device = resolve_device(config.device)
     if config.threads:
         torch.set_num_threads(config.threads)
@@ -55,7 +57,7 @@ def train(config: TrainConfig) -> int:
     facts = {"device": device_name(device), "threads": torch.get_num_threads(), "versions": versions()}
     keeper = RunKeeper(run, facts, config.save_every, observes=config.logger != "none")
     missing = run.missing(seeds)
-    report = {"diagnosis": diagnosis(recipe, data, (missing or seeds)[0], device)} if config.diagnose else {}
+    report = {"diagnosis": diagnosis(recipe, data, missing or seeds, device)} if config.diagnose else {}
     print(*report.values(), sep="\n", end="\n" if report else "", flush=True)
     if not missing:
         return _conclude(run, seeds, config)
@@ -125,7 +127,7 @@ def _train(
         try:
             while missing := [seed for seed in run.missing(seeds) if seed not in failed]:
                 events = engine.train(missing, recipe, data, device, keeper)
-                for event in _shown(run, events, len(missing), recipe.epochs):
+                for event in _shown(run, events, {seed: recipe.of(seed).epochs for seed in missing}):
                     monitor.event(event)
                     if isinstance(event, Failure) and not event.retried:
                         failed.add(event.seed)
@@ -163,7 +165,7 @@ def _say_how_to_go_on(run: Run, seeds: list[int], paused: list[Paused]) -> None:
 
 def _introduce(run: Run, data: Data, seeds: list[int], device: str) -> None:
     from seedvote.errors import listed
-    from seedvote.report import SAMPLE
+    from seedvote.report import SAMPLE, variant_lines
 
     missing = run.missing(seeds)
     print(f"run        {run.path}{'   ' + SAMPLE if data.sample else ''}")
@@ -177,16 +179,18 @@ def _introduce(run: Run, data: Data, seeds: list[int], device: str) -> None:
         print(f"members    {len(seeds) - len(missing)} are there already; training seeds {listed(missing)}")
     else:
         print(f"members    training {len(seeds)}: seeds {listed(missing)}")
+    for line in variant_lines(run.record.recipe, seeds):
+        print(line)
     print(f"device     {device}", flush=True)
 
 
-def _shown(run: Run, events: Iterator[Event], members: int, epochs: int) -> Iterator[Event]:
+def _shown(run: Run, events: Iterator[Event], epochs: dict[int, int]) -> Iterator[Event]:
     """Pass on what happens, and show how far things are."""
     from seedvote.report import ProgressBars, member_line
     from seedvote.store import read_member
     from seedvote.types import Failure, Note, Progress, TrainedMember
 
-    bars = ProgressBars(members, epochs)
+    bars = ProgressBars(epochs)
     try:
         for event in events:
             if isinstance(event, Progress):

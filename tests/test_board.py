@@ -299,6 +299,29 @@ def test_members_that_stop_early_or_diverge_have_shorter_curves(call, workplace)
     assert not any(log.Tags()["scalars"] for log in logs(workplace / "checkpoints" / "wild").values())
 
 
+def test_variants_of_a_recipe_are_shown_each(call, workplace):
+    variants = "members=[{epochs:2},{model.hidden:[8],optimizer.lr:0.1}]"
+    assert call("train", *QUICK, variants, "engine=sequential", "logger=tensorboard", "diagnose=true").status == 0
+    found = logs(workplace / "checkpoints" / "it")
+    assert set(found) == {
+        "recipe-1", "recipe-2", "seed-0000", "seed-0001", "seed-0002",
+        "vote-of-2-seeds-0-to-1", "vote-of-3-seeds-0-to-2",
+    }  # fmt: skip
+    for name, units in (("recipe-1", "1,040"), ("recipe-2", "520")):
+        assert units in found[name].Tensors("layers/text_summary")[0].tensor_proto.string_val[0].decode()
+    lengths = {name: len(log.Scalars("validation/loss")) for name, log in found.items() if "recipe" not in name}
+    assert lengths == {
+        "seed-0000": 2, "seed-0001": 3, "seed-0002": 2, "vote-of-2-seeds-0-to-1": 2, "vote-of-3-seeds-0-to-2": 2,
+    }  # fmt: skip
+    assert [step for step, _ in curve(found["vote-of-3-seeds-0-to-2"], "final/validation/loss")] == [2]
+    content = found["seed-0001"].PluginTagToContent("hparams")["_hparams_/session_start_info"]
+    values = parse_session_start_info_plugin_data(content).hparams
+    assert (values["epochs"].number_value, values["optimizer.lr"].number_value) == (3, 0.1)
+    log = (workplace / "checkpoints" / "it" / "train.log").read_text()
+    assert all(f"first step of seed {seed}" in log and f"layers of seed {seed}:" in log for seed in (0, 1))
+    assert "first step of seed 2" not in log
+
+
 def test_without_tensorboard_it_says_what_to_install(call, workplace, monkeypatch):
     monkeypatch.setattr(board, "find_spec", lambda name: None)
     outcome = call("train", *QUICK, "logger=tensorboard")

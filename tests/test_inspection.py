@@ -186,9 +186,9 @@ def test_layers_are_named_with_outputs_and_parameters(small_digits, colour_image
 
 def test_the_report_says_how_many_layers_are_flagged(small_digits):
     sound = quick_recipe(small_digits, build_scheduler=schedules.warmup_cosine)
-    assert diagnosis(sound, small_digits, 3, CPU).endswith("\nno layer is flagged")
+    assert diagnosis(sound, small_digits, [3, 4], CPU).endswith("\nno layer is flagged")
     build = functools.partial(deep, nn.Sigmoid, nn.init.xavier_uniform_)
-    lines = diagnosis(quick_recipe(small_digits, build_model=build), small_digits, 3, CPU).splitlines()
+    lines = diagnosis(quick_recipe(small_digits, build_model=build), small_digits, [3], CPU).splitlines()
     assert lines[0].startswith("first step of seed 3")
     flagged = sum(line.endswith("vanishing gradient") for line in lines)
     assert lines[-1] == f"{flagged} of 39 layers flagged"
@@ -209,7 +209,7 @@ class FailsOnBatches(nn.Module):
 def test_a_network_that_fails_on_a_batch_is_told(small_digits):
     recipe = quick_recipe(small_digits, build_model=FailsOnBatches)
     with pytest.raises(ValueError, match="diagnose=true: the network fails on its first batch: shape"):
-        diagnosis(recipe, small_digits, 0, CPU)
+        diagnosis(recipe, small_digits, [0], CPU)
 
 
 def test_the_command_prints_it_and_puts_it_into_the_log(call, workplace):

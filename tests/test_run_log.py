@@ -113,7 +113,7 @@ def test_training_writes_down_what_it_does(call, workplace):
     command = "python -m seedvote.train data.limit=100 epochs=2 'model.hidden=[16]' run=it n_seeds=2 engine=sequential"
     assert named["command"] == f" {command}"
     assert named["data"].startswith(" digits: 100 train, 100 validation, 100 test; fingerprint ")
-    rows = [row.split() for row in named["layers"].splitlines()]
+    rows = [row.split() for row in named["layers of seed 0"].splitlines()]
     assert ["1", "Linear", "16", "1,040"] in rows
     assert ["in", "all", "1,210"] in rows
     for seed in (0, 1):
