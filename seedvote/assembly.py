@@ -5,11 +5,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-import platform
-import subprocess
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +28,7 @@ from seedvote.data import fitted, network_inputs, normalized, prepare, preproces
 from seedvote.errors import listed
 from seedvote.initialization import initial_model
 from seedvote.optimization import build_schedule, optimizer_state, parameter_groups, try_schedule
+from seedvote.provenance import code, hardware, versions
 from seedvote.regularization import check_max_norm
 from seedvote.schemas import TrainConfig
 from seedvote.seeding import Streams
@@ -38,7 +36,6 @@ from seedvote.store import Run, RunRecord, read_preprocessing, read_run, recipe_
 from seedvote.targets import bound_target, called, check_trusted, initializer, model_builder, scheduler_builder
 from seedvote.types import Data, Engine, Preprocessing, Recipe, Source
 from seedvote.variants import short_name, variants_of
-from seedvote.version import __version__
 
 
 def load_data(recipe: Mapping[str, Any], location: Mapping[str, Any]) -> Data:
@@ -170,7 +167,7 @@ def build_engine(spec: Mapping[str, Any]) -> Engine:
 
 def run_record(config: TrainConfig, data: Data, command: str) -> RunRecord:
     """Say everything about a run that is known before its first member is trained."""
-    recipe = recipe_of(config)
+    recipe, state = recipe_of(config), code()
     return RunRecord(
         recipe=recipe,
         recipe_hash=recipe_hash(recipe, data.fingerprint),
@@ -186,8 +183,11 @@ def run_record(config: TrainConfig, data: Data, command: str) -> RunRecord:
         seeds=sorted(chosen_seeds(config)),
         command=command,
         created=now(),
-        commit=_commit(),
+        commit=state.commit,
         versions=versions(),
+        dirty=state.dirty,
+        diff=state.diff,
+        hardware=hardware(),
     )
 
 
@@ -202,12 +202,6 @@ def run_name(record: RunRecord) -> str:
 def now() -> str:
     """Return the time in UTC, to the second, as ISO 8601."""
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def versions() -> dict[str, str]:
-    """Return the versions that a result depends on."""
-    others = {name: version(name) for name in ("torch", "torchvision", "numpy")}
-    return {"seedvote": __version__, "python": platform.python_version(), **others}
 
 
 def _training_inputs(data: Data, split_seed: int, count: int) -> NDArray[np.float32]:
@@ -286,12 +280,3 @@ def _try_out(recipe: Recipe, data: Data) -> None:
     odd = unsaveable(optimizer_state(optimizer, dict(model.named_parameters())))
     if odd:
         raise ValueError(f"the optimizer's state cannot be saved, for a crash to be survived: {odd}: choose another")
-
-
-def _commit() -> str | None:
-    """Return the git commit of the working directory, if it is under git."""
-    try:
-        found = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return found.stdout.strip()

@@ -148,6 +148,11 @@ def recipe_of(config: TrainConfig) -> dict[str, Any]:
     return recipe
 
 
+def config_text(config: TrainConfig) -> str:
+    """Return the whole config as YAML."""
+    return OmegaConf.to_yaml(OmegaConf.structured(config)).rstrip()
+
+
 def location_of(config: TrainConfig) -> dict[str, Any]:
     """Return where the data lies and how it is read, with absolute paths."""
     location = {key: value for key, value in config.data.items() if key in LOCATION_KEYS}

@@ -21,6 +21,7 @@ from seedvote.types import INTERVALS, STREAMS
 GROUPS = ("data", "preprocess", "augment", "model", "init", "optimizer", "scheduler", "engine")
 ON_DAMAGED = ("error", "retrain")
 HEADS = ("softmax", "knn")
+LOGGERS = ("none", "tensorboard")
 
 
 def train_problems(config: TrainConfig) -> list[str]:
@@ -67,6 +68,8 @@ def train_problems(config: TrainConfig) -> list[str]:
         problems.append(f"save_every must be at least 0 seconds, got {config.save_every}")
     if config.on_damaged not in ON_DAMAGED:
         problems.append(unknown("on_damaged", config.on_damaged, ON_DAMAGED))
+    if config.logger not in LOGGERS:
+        problems.append(unknown("logger", config.logger, LOGGERS))
     problems += [unknown("stream in vary", name, STREAMS) for name in config.vary if name not in STREAMS]
     problems += _members_problems(config.members)
     return problems + _seeds_problems(config.seeds) + _spec_problems(config) + _place_problems(config)

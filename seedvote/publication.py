@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from seedvote.assembly import versions
 from seedvote.comparison import Rival, plain
 from seedvote.figures import Drawing, draw, draw_runs, render
 from seedvote.files import replaced, write_json
 from seedvote.page import Origin, page, runs_page
+from seedvote.provenance import versions
 from seedvote.report import SAMPLE, variant_lines
 from seedvote.study import Study
 from seedvote.verdict import Verdict, rival_sentences, runs_headline, verdict

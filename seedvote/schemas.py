@@ -34,6 +34,8 @@ class TrainConfig:
     checkpoints: str = MISSING
     save_every: float = MISSING
     on_damaged: str = MISSING
+    logger: str = MISSING
+    diagnose: bool = MISSING
     members: Any = None
     data: Any = MISSING
     preprocess: Any = MISSING

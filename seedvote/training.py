@@ -14,6 +14,7 @@ from seedvote.course import Course, batches, copied_state, epoch_order, samples_
 from seedvote.data import network_inputs, preprocessed
 from seedvote.initialization import initial_model
 from seedvote.interruption import requested
+from seedvote.observation import histograms
 from seedvote.optimization import (
     Schedule,
     group_numbers,
@@ -24,13 +25,15 @@ from seedvote.optimization import (
 )
 from seedvote.regularization import limit_norms, shape_gradients
 from seedvote.seeding import Streams, restored_generators, seed_device
-from seedvote.types import Data, EpochRecord, Keeper, Paused, Recipe, Snapshot, Split, TrainedMember
+from seedvote.types import Data, Keeper, Observation, Paused, Progress, Recipe, Snapshot, Split, TrainedMember
 
 EVALUATION_BATCH = 1000
 
 
 class Unkept:
     """A ``Keeper`` that keeps nothing: members exist only as what engines yield."""
+
+    observes = False
 
     def claim(self, seeds: Sequence[int]) -> AbstractContextManager[list[int]]:
         """Give all members."""
@@ -60,8 +63,8 @@ UNKEPT = Unkept()
 
 def train_member(
     seed: int, recipe: Recipe, data: Data, device: torch.device, keeper: Keeper = UNKEPT
-) -> Iterator[EpochRecord | TrainedMember | Paused]:
-    """Train the member of one seed; yield a record after each epoch and the member last.
+) -> Iterator[Progress | TrainedMember | Paused]:
+    """Train the member of one seed; yield its progress after each epoch and the member last.
 
     The member is a function of recipe, data and seed alone (on the same kind of device, with the same number of
     threads): every random draw comes from its own streams. ``data`` lies on ``device`` already. Where the keeper knows
@@ -105,7 +108,7 @@ def train_member(
         record = course.record(train_loss, validation_loss, accuracy, learning_rate)
         if course.goes_on(record, copied_state(model)):
             schedule.after_epoch(validation_loss)
-            yield record
+            yield Progress(seed, record, observed(model, data) if keeper.observes else None)
         if not course.over(recipe.epochs) and keeper.due(epoch_over=True):
             save()
     yield course.member()
@@ -155,6 +158,20 @@ def evaluate(model: nn.Module, split: Split, data: Data) -> tuple[float, float]:
         loss_sum += F.cross_entropy(logits, labels, reduction="sum").item()
         correct += int((logits.argmax(1) == labels).sum())
     return loss_sum / len(split), correct / len(split)
+
+
+@torch.inference_mode()
+def observed(model: nn.Module, data: Data) -> Observation:
+    """Look at a member after an epoch, for a keeper that observes; costs a second pass over the validation split."""
+    model.eval()
+    dtype = next(model.parameters()).dtype
+    logits = [
+        model(preprocessed(network_inputs(batch, data.normalization, dtype), data.preprocessing)).float().cpu()
+        for batch in data.validation.inputs.split(EVALUATION_BATCH)
+    ]
+    parameters = dict(model.named_parameters())
+    gradients = {name: parameter.grad for name, parameter in parameters.items() if parameter.grad is not None}
+    return Observation(histograms(parameters), histograms(gradients), torch.cat(logits).numpy())
 
 
 def on_device(data: Data, device: torch.device) -> Data:

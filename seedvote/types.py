@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
     import torch
+    from numpy.typing import NDArray
     from torch import Tensor, nn
 
 # A member's random streams. The numbers are part of what a seed means: never renumber, only append.
@@ -232,6 +233,11 @@ class Keeper(Protocol):
         """Return where a member stood when it was last saved."""
         ...
 
+    @property
+    def observes(self) -> bool:
+        """Whether somebody looks at each epoch more closely: ``Progress`` is to bring an ``Observation`` then."""
+        ...
+
     def due(self, epoch_over: bool) -> bool:
         """Say whether it is time to save the members that are held."""
         ...
@@ -250,11 +256,40 @@ class Keeper(Protocol):
 
 
 @dataclass(frozen=True)
+class Histogram:
+    """How the finite numbers of a tensor are spread.
+
+    count, total, squares: how many they are, their sum, and the sum of their squares. edges: ``[K + 1]``, of K equally
+    wide intervals from the smallest number to the largest. counts: ``[K]``.
+    """
+
+    count: int
+    total: float
+    squares: float
+    edges: tuple[float, ...]
+    counts: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What a member is like at the end of an epoch, for somebody who watches.
+
+    weights: by parameter. gradients: those of the epoch's last step, after clipping; of parameters that have one.
+    logits: ``[S, C]``, of the validation split.
+    """
+
+    weights: Mapping[str, Histogram]
+    gradients: Mapping[str, Histogram]
+    logits: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
 class Progress:
-    """One finished epoch of one member."""
+    """One finished epoch of one member. observation: if the keeper observes."""
 
     seed: int
     record: EpochRecord
+    observation: Observation | None = None
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import recipes as recipes_module
-from recipes import quick_recipe
+from recipes import in_float64, quick_recipe
 from seedvote import augmentation, models, schedules
 from seedvote.engines import fused, group
 from seedvote.engines.auto import Auto, estimates
@@ -170,10 +170,6 @@ def test_optimizers_that_round_by_place_get_each_members_own_part(kind, small_di
     for seed in (1, 2, 3):
         assert distance(found[seed].state, expected[seed].state) < 1e-6
     assert distance(found[1].state, found[2].state) > 1e-2
-
-
-def in_float64(recipe):
-    return dataclasses.replace(recipe, build_model=functools.partial(recipes_module.doubled, recipe.build_model))
 
 
 def distance(first, second):

@@ -22,8 +22,10 @@ CPU = torch.device("cpu")
 
 
 def trained(seed, recipe, data) -> TrainedMember:
-    *records, member = train_member(seed, recipe, on_device(data, CPU), CPU)
-    assert tuple(records) == member.history
+    *epochs, member = train_member(seed, recipe, on_device(data, CPU), CPU)
+    assert [epoch.seed for epoch in epochs] == [seed] * len(epochs)
+    assert tuple(epoch.record for epoch in epochs) == member.history
+    assert all(epoch.observation is None for epoch in epochs)
     return member
 
 

@@ -16,10 +16,11 @@ from seedvote.engines.stacked import Stacked
 from seedvote.engines.stacked_optimizer import StackedOptimizer, standing_optimizer
 from seedvote.initialization import initial_model
 from seedvote.interruption import requested
+from seedvote.observation import histograms
 from seedvote.regularization import limit_norms, shape_gradients
 from seedvote.seeding import Streams, restored_generators
 from seedvote.training import EVALUATION_BATCH
-from seedvote.types import Data, Keeper, Paused, Progress, Recipe, Snapshot, Split, TrainedMember
+from seedvote.types import Data, Keeper, Observation, Paused, Progress, Recipe, Snapshot, Split, TrainedMember
 
 
 @dataclass
@@ -79,11 +80,12 @@ def train_together(
             return
         train_losses = [total / samples_an_epoch(recipe, data) for total in group.lap.loss_sums.tolist()]
         validation_losses, accuracies = evaluate(group.network, data.validation, data)
+        observations = observed(group, data) if keeper.observes else {}
         for place, course in group.courses.items():
             learning_rate = group.optimizer.learning_rate(place)
             record = course.record(train_losses[place], validation_losses[place], accuracies[place], learning_rate)
             if course.goes_on(record, group.network.state(place)):
-                yield Progress(course.seed, record)
+                yield Progress(course.seed, record, observations.get(place))
         group.optimizer.after_epoch(validation_losses)
         group.lap = Lap(group.lap.epoch + 1, 0, torch.zeros_like(group.lap.loss_sums))
         yield from ended(group, recipe)
@@ -173,6 +175,22 @@ def evaluate(network: Stacked, split: Split, data: Data) -> tuple[list[float], l
         loss_sums += member_losses(logits, labels, label_smoothing=0.0) * labels.shape[1]
         correct += (logits.argmax(2) == labels).sum(1)
     return (loss_sums / len(split)).tolist(), [count / len(split) for count in correct.tolist()]
+
+
+@torch.inference_mode()
+def observed(group: Group, data: Data) -> dict[int, Observation]:
+    """Look at the members of a group that are not done, by place; compare ``seedvote.training.observed``."""
+    network, parts = group.network, []
+    for batch in data.validation.inputs.split(EVALUATION_BATCH):
+        inputs = network_inputs(batch, data.normalization, network.dtype)
+        inputs = preprocessed(inputs, data.preprocessing)
+        parts.append(network(side_by_side([inputs] * network.count)).float().cpu())
+    logits = torch.cat(parts, dim=1).numpy()
+    observations = {}
+    for place in group.courses:
+        weights = {name: parameter[place] for name, parameter in network.parameters.items()}
+        observations[place] = Observation(histograms(weights), histograms(network.gradients(place)), logits[place])
+    return observations
 
 
 def member_losses(logits: Tensor, labels: Tensor, label_smoothing: float) -> Tensor:

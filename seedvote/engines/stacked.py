@@ -109,6 +109,13 @@ class Stacked:
                 for part, own in zip(parts, gradient.unbind(0), strict=True):
                     part.grad = own
 
+    def gradients(self, member: int) -> dict[str, Tensor]:
+        """Return one member's gradients by name, as far as there are any."""
+        if self.is_split:
+            return {name: part.grad for name, part in self.parts_of(member).items() if part.grad is not None}
+        whole = self.parameters.items()
+        return {name: parameter.grad[member] for name, parameter in whole if parameter.grad is not None}
+
     def state(self, member: int) -> dict[str, Tensor]:
         """Copy one member's weights and buffers to the CPU, as its network's own ``state_dict`` names them."""
         stacked = {**self.parameters, **self.buffers}

@@ -24,7 +24,9 @@ class RunRecord:
 
     recipe: everything that shapes the weights, as JSON values. fingerprint: of the data. location: where the data
     lay. seeds: every seed that was ever asked for. command: the last ``train`` command line. counts: samples of each
-    split. preprocessing: SHA-256 of its file, where the recipe has one.
+    split. preprocessing: SHA-256 of its file, where the recipe has one. commit, dirty, diff: of the repository that the
+    run was made in, see ``seedvote.provenance.Code``. hardware: of the machine that it was made on. In records of
+    earlier versions, what may be ``None`` is.
     """
 
     recipe: dict[str, Any]
@@ -43,6 +45,9 @@ class RunRecord:
     created: str
     commit: str | None
     versions: dict[str, str]
+    dirty: bool | None = None
+    diff: str | None = None
+    hardware: dict[str, Any] | None = None
     format: int = FORMAT
     preprocessing: str | None = None
 
