@@ -20,7 +20,7 @@ def histograms(tensors: Mapping[str, Tensor]) -> dict[str, Histogram]:
 
 
 def _histogram(tensor: Tensor) -> Histogram | None:
-    values = tensor.detach().double().cpu().numpy().ravel()
+    values = tensor.detach().cpu().double().numpy().ravel()
     values = values[np.abs(values) < LARGEST]
     if not values.size:
         return None
