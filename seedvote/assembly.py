@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
 import platform
@@ -24,7 +25,6 @@ from seedvote.config import (
     chosen_seeds,
     location_of,
     recipe_of,
-    short_name,
 )
 from seedvote.data import fitted, network_inputs, normalized, prepare, preprocessed
 from seedvote.errors import listed
@@ -35,6 +35,7 @@ from seedvote.seeding import Streams
 from seedvote.store import Run, RunRecord, read_preprocessing, read_run, recipe_hash, unsaveable, unusable
 from seedvote.targets import bound_target, called, check_trusted, initializer, model_builder
 from seedvote.types import Data, Engine, Preprocessing, Recipe, Source
+from seedvote.variants import short_name, variants_of
 from seedvote.version import __version__
 
 
@@ -109,12 +110,24 @@ def stored_data(run: Run, moved: Mapping[str, Any], trust: bool) -> Data:
 
 
 def build_recipe(recipe: Mapping[str, Any], data: Data) -> Recipe:
-    """Turn a recipe of JSON values into callables, and check that the network takes the data.
+    """Turn a recipe of JSON values into callables, and check that its networks take the data.
 
     Raises:
         ValueError: something in it cannot be imported or does not fit the data.
     """
-    recipe = {**NEUTRAL, **recipe}
+    variants = variants_of({**NEUTRAL, **recipe})
+    if len(variants) == 1:
+        return _build_variant(variants[0], data)
+    built = []
+    for number, variant in enumerate(variants, start=1):
+        try:
+            built.append(_build_variant(variant, data))
+        except ValueError as error:
+            raise ValueError(f"members, entry {number}: {error}") from error
+    return dataclasses.replace(built[0], variants=tuple(built))
+
+
+def _build_variant(recipe: Mapping[str, Any], data: Data) -> Recipe:
     built = Recipe(
         build_model=model_builder(recipe["model"], data.network_shape, len(data.classes)),
         initialize=initializer(recipe["init"], functools.partial(_training_inputs, data, recipe["split_seed"])),
@@ -174,7 +187,9 @@ def run_record(config: TrainConfig, data: Data, command: str) -> RunRecord:
 def run_name(record: RunRecord) -> str:
     """Return ``<data>-<model>-<short hash>``, the name of a run that was given none."""
     recipe = record.recipe
-    return f"{short_name(recipe['data'])}-{short_name(recipe['model'])}-{record.recipe_hash[:6]}"
+    models = {short_name(variant["model"]) for variant in variants_of(recipe)}
+    model = models.pop() if len(models) == 1 else "mixed"
+    return f"{short_name(recipe['data'])}-{model}-{record.recipe_hash[:6]}"
 
 
 def now() -> str:

@@ -13,13 +13,14 @@ import shlex
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import hydra
 from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import (
@@ -88,6 +89,32 @@ def run_command(name: str, schema: type[Config], task: Callable[[Config], int]) 
             raise
         _fail(_mistakes(name, schema, error))
     sys.exit(max(statuses, default=0))
+
+
+def composed_again(name: str, changes: Mapping[str, str]) -> DictConfig:
+    """Compose the running command once more with some keys set otherwise, in the notation of the command line.
+
+    What was said of parts of a group that a change chooses anew is forgotten.
+
+    Raises:
+        ValueError: a key or value is wrong.
+    """
+    arguments = [
+        argument
+        for argument in HydraConfig.get().overrides.task
+        if not any(f"{_key(argument)}.".startswith(f"{key}.") for key in changes)
+    ]
+    for key, value in changes.items():
+        try:
+            composed = hydra.compose(name, [*arguments, f"{key}={value}"])
+        except Exception as mistake:  # as in run_command
+            raise ValueError(_sentence(mistake, [f"{key}={value}"], _keys(hydra.compose(name, arguments)))) from mistake
+        arguments.append(f"{key}={value}")
+    return composed
+
+
+def _key(argument: str) -> str:
+    return argument.partition("=")[0].lstrip("+~")
 
 
 def command_line(module: str) -> str:

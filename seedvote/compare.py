@@ -212,11 +212,13 @@ def _compare_runs(runs: list[Run], config: CompareConfig) -> int:
 
 def _introduce(study: Study) -> None:
     from seedvote.errors import listed
-    from seedvote.report import SAMPLE
+    from seedvote.report import SAMPLE, variant_lines
 
     run, data = study.run, study.data
     print(f"run        {run.path}{'   ' + SAMPLE if data.sample else ''}")
     print(f"members    {len(study.ensemble.seeds)}: seeds {listed(study.ensemble.seeds, limit=16)}")
+    for line in variant_lines(run.record.recipe, study.ensemble.seeds):
+        print(line)
     for seed, reason in study.ensemble.dropped.items():
         print(f"dropped    seed {seed}: {reason}")
     print(

@@ -7,8 +7,8 @@ so that help and wrong command lines answer at once.
 from __future__ import annotations
 
 import dataclasses
-import re
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,6 +19,7 @@ from seedvote.errors import unknown
 from seedvote.limits import wrong_elements
 from seedvote.schemas import CompareConfig, PredictConfig, TrainConfig, VerifyConfig
 from seedvote.types import STREAMS
+from seedvote.variants import SHARED_KEYS
 
 _PACKAGE = Path(__file__).resolve().parent
 # Inside an installed wheel the configs lie in the package; in a checkout, beside it.
@@ -30,13 +31,16 @@ RECIPE_KEYS = (
 )  # fmt: skip
 # Recipe keys that came later, with the value that means what was before them: a recipe names them only where they say
 # something else, so that older recipes keep their hash and their runs.
-NEUTRAL: dict[str, Any] = {"preprocess": {"_target_": "seedvote.data.preprocessing.none"}}
+NEUTRAL: dict[str, Any] = {"members": None, "preprocess": {"_target_": "seedvote.data.preprocessing.none"}}
 # Where the data lies and how it is read: no part of the recipe, since the data's fingerprint is.
 LOCATION_KEYS = ("root", "file", "download", "cache", "workers")
 # What seedvote itself does to any data set; the rest of `data` goes to its `_target_`.
 PREPARATION_KEYS = ("name", "validation", "test", "limit", "normalize")
 # What the keys of `data` that came later say where the recipe does not name them, as NEUTRAL for the others.
 NEUTRAL_DATA: dict[str, Any] = {"bootstrap": False}
+
+# What members of one run may differ in.
+MEMBER_KEYS = tuple(key for key in (*RECIPE_KEYS, *NEUTRAL) if key not in SHARED_KEYS)
 
 _PROBLEMS: dict[type, Callable[[Any], list[str]]] = {
     TrainConfig: train_problems,
@@ -64,6 +68,46 @@ def checked(composed: DictConfig, kind: type[_Config]) -> _Config:
     if problems:
         raise ValueError("\n".join(problems))
     return config
+
+
+def with_variants(config: TrainConfig, compose: Callable[[dict[str, str]], DictConfig]) -> TrainConfig:
+    """Return the config with what each entry of ``members`` stands for: the values of the keys that it changes.
+
+    compose: composes the running command once more with some keys set otherwise, in the notation of the command line.
+
+    Raises:
+        ValueError: an entry does not compose, with one line for each mistake.
+    """
+    if config.members is None:
+        return config
+    problems: list[str] = []
+    members = []
+    for number, entry in enumerate(config.members, start=1):
+        changes = {"members": "null"} | {key: _on_command_line(value) for key, value in entry.items()}
+        try:
+            other = checked(compose(changes), TrainConfig)
+        except ValueError as error:
+            problems += [f"members, entry {number}: {line}" for line in str(error).splitlines()]
+            continue
+        values = {key: getattr(other, key) for key in MEMBER_KEYS}
+        shared = {field.name for field in dataclasses.fields(config)} - {*MEMBER_KEYS, "members"}
+        problems += [
+            f"members, entry {number} sets {key}, which all members of a run share: leave it out"
+            for key in sorted(shared)
+            if getattr(other, key) != getattr(config, key)
+        ]
+        members.append({key: value for key, value in values.items() if value != getattr(config, key)})
+    if problems:
+        raise ValueError("\n".join(problems))
+    return dataclasses.replace(config, members=members)
+
+
+def _on_command_line(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{key}:{_on_command_line(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(_on_command_line, value)) + "]"
+    return json.dumps(value, ensure_ascii=False)
 
 
 def chosen_seeds(config: TrainConfig) -> list[int]:
@@ -95,9 +139,3 @@ def location_of(config: TrainConfig) -> dict[str, Any]:
         if location.get(key):
             location[key] = str(Path(location[key]).expanduser().resolve())
     return location
-
-
-def short_name(spec: Mapping[str, Any]) -> str:
-    """Return a word for a data set or model, for run names: its ``name``, else the end of its ``_target_``."""
-    word = str(spec.get("name") or str(spec["_target_"]).rsplit(".", 1)[-1])
-    return re.sub(r"[^A-Za-z0-9]+", "_", word).strip("_").lower() or "unnamed"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from typing import Any
 
 from seedvote.errors import listed, unknown
 from seedvote.limits import (
@@ -61,6 +62,7 @@ def train_problems(config: TrainConfig) -> list[str]:
     if config.on_damaged not in ON_DAMAGED:
         problems.append(unknown("on_damaged", config.on_damaged, ON_DAMAGED))
     problems += [unknown("stream in vary", name, STREAMS) for name in config.vary if name not in STREAMS]
+    problems += _members_problems(config.members)
     return problems + _seeds_problems(config.seeds) + _spec_problems(config) + _place_problems(config)
 
 
@@ -114,6 +116,19 @@ def _seeds_problems(seeds: list[int] | None) -> list[str]:
     if max(seeds) > LARGEST:
         problems.append(f"seeds must be at most {LARGEST}, got {max(seeds)}")
     return problems
+
+
+def _members_problems(members: Any) -> list[str]:
+    if members is None:
+        return []
+    if not isinstance(members, list) or not members:
+        form = "[{model:mlp},{model:lenet}]"
+        return [f"members must be a list with an entry for each variant, such as {form}, got {members!r}"]
+    return [
+        f"members, entry {number} must be of the form {{KEY:VALUE,...}}, got {entry!r}"
+        for number, entry in enumerate(members, start=1)
+        if not isinstance(entry, dict) or not all(isinstance(key, str) for key in entry)
+    ]
 
 
 def _spec_problems(config: TrainConfig) -> list[str]:

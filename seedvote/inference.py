@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +26,7 @@ from seedvote.seeding import restored_generators
 from seedvote.store import MemberRecord, Run, read_member, read_preprocessing, read_run, read_weights
 from seedvote.targets import check_trusted, model_builder
 from seedvote.types import Normalization, Preprocessing, Split
+from seedvote.variants import are_sound, variants_of
 from seedvote.voting import Vote
 
 BATCH = 1000
@@ -44,7 +46,7 @@ class Ensemble:
     dropped: dict[int, str]
     device: torch.device
     _preprocessing: Preprocessing | None
-    _model: nn.Module
+    _networks: tuple[nn.Module, ...]  # one for each variant of the recipe
     _states: tuple[dict[str, Tensor], ...]
     fold_batchnorm: bool = False
     _reference: tuple[Split, Split] | None = None
@@ -62,7 +64,7 @@ class Ensemble:
         return tuple(member.seed for member in self.members)
 
     @property
-    def variant(self) -> str:
+    def cache_suffix(self) -> str:
         """How the members answer if not as they were trained to: the end of the names of files that keep answers."""
         return ("-knn" if self._reference is not None else "") + ("-folded" if self.fold_batchnorm else "")
 
@@ -115,12 +117,13 @@ class Ensemble:
         return logits
 
     def _network(self, position: int, raw: Tensor) -> nn.Module:
-        self._model.load_state_dict(self._states[position])
-        self._model.eval()
+        network = self._networks[self.seeds[position] % len(self._networks)]
+        network.load_state_dict(self._states[position])
+        network.eval()
         if not self.fold_batchnorm:
-            return self._model
+            return network
         sample = next((batch for _, batch in self._batches(raw[:2])), None)
-        return folded(self._model, sample).to(memory_format=torch.channels_last)
+        return folded(network, sample).to(memory_format=torch.channels_last)
 
     def _batches(self, raw: Tensor) -> Iterator[tuple[int, Tensor]]:
         """Yield network inputs ``[B, ...]``, each with the place of its first sample."""
@@ -193,10 +196,12 @@ def load(
             "earlier one, or they were moved here; train with these seeds to have them noted, or take them away"
         )
     if not trust:
-        check_trusted(record.recipe["model"], run.name, "model")
+        for variant in variants_of(record.recipe):
+            check_trusted(variant["model"], run.name, "model")
     place = resolve_device(device)
     preprocessing = read_preprocessing(run)
-    model = _network(run, preprocessing.shape if preprocessing is not None else tuple(record.input_shape))
+    input_shape = preprocessing.shape if preprocessing is not None else tuple(record.input_shape)
+    networks = [_network(run, variant["model"], input_shape) for variant in variants_of(record.recipe)]
     wanted = record.seeds if seeds is None else sorted(set(seeds))
     strange = [seed for seed in wanted if seed not in record.seeds]
     if strange or not wanted:
@@ -204,13 +209,13 @@ def load(
             f"run {run.name!r} has no member with seed {listed(strange) or '(none was named)'}: "
             f"choose from its seeds {listed(record.seeds)}"
         )
-    members, states, bad = _usable_members(run, model, wanted)
+    members, states, bad = _usable_members(run, networks, wanted)
     if bad and on_bad_member == "error":
         raise ValueError(_complaint(run, bad))
     if not members:
         raise ValueError(f"run {run.name!r} has no member that can be used: {next(iter(bad.values()))}")
-    model = model.to(place).to(memory_format=torch.channels_last)
-    return Ensemble(run, tuple(members), bad, place, preprocessing, model, tuple(states), fold_batchnorm)
+    placed = tuple(network.to(place).to(memory_format=torch.channels_last) for network in networks)
+    return Ensemble(run, tuple(members), bad, place, preprocessing, placed, tuple(states), fold_batchnorm)
 
 
 def _check_record(run: Run) -> None:
@@ -219,6 +224,7 @@ def _check_record(run: Run) -> None:
     shape, spec = record.input_shape, record.recipe.get("model")
     sound = {
         "recipe": isinstance(spec, dict) and "_target_" in spec and isinstance(record.recipe.get("data"), dict),
+        "members": are_sound(record.recipe),
         "input_shape": len(shape) in (1, 3) and all(0 < length < LONGEST_AXIS for length in shape),
         "input_dtype": record.input_dtype in ("uint8", "float32"),
         "mean": len(record.mean) == shape[0] if shape else False,
@@ -231,12 +237,12 @@ def _check_record(run: Run) -> None:
         raise ValueError(f"{path} is damaged: {listed(wrong)} cannot be what a training wrote")
 
 
-def _network(run: Run, input_shape: tuple[int, ...]) -> nn.Module:
-    """Build a run's network, if it has room in memory: a stored recipe may ask for one of any size."""
+def _network(run: Run, spec: Mapping[str, Any], input_shape: tuple[int, ...]) -> nn.Module:
+    """Build a network of a run, if it has room in memory: a stored recipe may ask for one of any size."""
     record = run.record
     with restored_generators(torch.device("cpu")):
         try:
-            build = model_builder(record.recipe["model"], input_shape, len(record.classes))
+            build = model_builder(spec, input_shape, len(record.classes))
             with suppress(NotImplementedError), torch.device("meta"):  # shapes without memory
                 size = sum(tensor.nbytes for tensor in build().state_dict().values())
                 if size > physical_memory():
@@ -255,19 +261,20 @@ def _network(run: Run, input_shape: tuple[int, ...]) -> nn.Module:
 
 
 def _usable_members(
-    run: Run, model: nn.Module, seeds: Sequence[int]
+    run: Run, networks: Sequence[nn.Module], seeds: Sequence[int]
 ) -> tuple[list[MemberRecord], list[dict[str, Tensor]], dict[int, str]]:
     members, states, bad = [], [], {}
-    size = sum(tensor.nbytes for tensor in model.state_dict().values())
     absent = run.missing(list(seeds))
     for seed in seeds:
         if seed in absent:
             bad[seed] = "is not trained yet"
             continue
+        network = networks[seed % len(networks)]
+        size = sum(tensor.nbytes for tensor in network.state_dict().values())
         try:
             member = read_member(run, seed)
             state = read_weights(run, member, expected_bytes=size)
-            _check_state(state, model, run.weights_path(seed))
+            _check_state(state, network, run.weights_path(seed))
         except ValueError as error:
             bad[seed] = str(error)
             continue

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
 from seedvote import metrics
+from seedvote.errors import listed
 from seedvote.store import MemberRecord
 from seedvote.types import EpochRecord
+from seedvote.variants import labels
 from seedvote.voting import Vote
 
 SAMPLE = "sample, not a result (data.limit is set)"
@@ -20,16 +23,16 @@ SAMPLE = "sample, not a result (data.limit is set)"
 class ProgressBars:
     """One bar over members and one over all their epochs; no bars where there is no terminal."""
 
-    def __init__(self, members: int, epochs: int) -> None:
-        """Draw both bars. epochs: of one member."""
-        self._epochs_left: dict[int, int] = {}
-        self._epochs_each = epochs
-        self._members = tqdm(total=members, desc="members", unit="member", disable=None, position=0)
-        self._epochs = tqdm(total=members * epochs, desc="epochs ", unit="epoch", disable=None, position=1, leave=False)
+    def __init__(self, epochs: Mapping[int, int]) -> None:
+        """Draw both bars. epochs: of each member, by seed."""
+        self._epochs_left, self._epochs_each = dict(epochs), epochs
+        total = sum(epochs.values())
+        self._members = tqdm(total=len(epochs), desc="members", unit="member", disable=None, position=0)
+        self._epochs = tqdm(total=total, desc="epochs ", unit="epoch", disable=None, position=1, leave=False)
 
     def epoch(self, seed: int, record: EpochRecord) -> None:
         """Show a finished epoch."""
-        self._epochs_left[seed] = self._epochs_each - record.epoch
+        self._epochs_left[seed] = self._epochs_each[seed] - record.epoch
         self._epochs.set_postfix_str(
             f"seed {seed}: loss {record.train_loss:.4f}, val {percent(record.validation_accuracy)}", refresh=False
         )
@@ -39,7 +42,7 @@ class ProgressBars:
         """Show a finished member in a line of its own, which stays."""
         self.note(line)
         # A member that stopped early leaves epochs that nobody will train.
-        self._epochs.update(self._epochs_left.pop(seed, self._epochs_each))
+        self._epochs.update(self._epochs_left.pop(seed, 0))
         self._members.update()
 
     def note(self, line: str) -> None:
@@ -77,6 +80,18 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
     rule = "  ".join("-" * width for width in widths)
     return "\n".join([line(cells[0]), rule, *map(line, cells[1:])])
+
+
+def variant_lines(recipe: Mapping[str, Any], seeds: Sequence[int]) -> list[str]:
+    """Say in one line each what sets the variants of a recipe apart and whose they are; nothing where all are alike."""
+    found = labels(recipe)
+    if len(found) == 1:
+        return []
+    return [
+        f"variant    {label}: seeds {listed(own)}"
+        for place, label in enumerate(found)
+        if (own := [seed for seed in seeds if seed % len(found) == place])
+    ]
 
 
 def member_line(record: MemberRecord) -> str:

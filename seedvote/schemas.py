@@ -30,6 +30,7 @@ class TrainConfig:
     checkpoints: str = MISSING
     save_every: float = MISSING
     on_damaged: str = MISSING
+    members: Any = None
     data: Any = MISSING
     preprocess: Any = MISSING
     augment: Any = MISSING

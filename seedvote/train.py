@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import shlex
 import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from seedvote.command import command_line, run_command
-from seedvote.config import chosen_seeds
+from seedvote.command import command_line, composed_again, run_command
+from seedvote.config import chosen_seeds, with_variants
 from seedvote.schemas import TrainConfig
 
 # What imports torch is imported when it is needed, so that help and wrong command lines answer at once.
@@ -42,6 +43,7 @@ def train(config: TrainConfig) -> int:
     from seedvote.device import device_name, resolve_device
     from seedvote.store import RunKeeper, open_run
 
+    config = with_variants(config, functools.partial(composed_again, "train"))
     device = resolve_device(config.device)
     if config.threads:
         torch.set_num_threads(config.threads)
@@ -102,7 +104,7 @@ def _train(
         try:
             while missing := [seed for seed in run.missing(seeds) if seed not in failed]:
                 events = engine.train(missing, recipe, data, device, keeper)
-                for event in _shown(run, events, len(missing), recipe.epochs):
+                for event in _shown(run, events, {seed: recipe.of(seed).epochs for seed in missing}):
                     if isinstance(event, Failure) and not event.retried:
                         failed.add(event.seed)
                     elif isinstance(event, Paused):
@@ -139,7 +141,7 @@ def _say_how_to_go_on(run: Run, seeds: list[int], paused: list[Paused]) -> None:
 
 def _introduce(run: Run, data: Data, seeds: list[int], device: str) -> None:
     from seedvote.errors import listed
-    from seedvote.report import SAMPLE
+    from seedvote.report import SAMPLE, variant_lines
 
     missing = run.missing(seeds)
     print(f"run        {run.path}{'   ' + SAMPLE if data.sample else ''}")
@@ -153,16 +155,18 @@ def _introduce(run: Run, data: Data, seeds: list[int], device: str) -> None:
         print(f"members    {len(seeds) - len(missing)} are there already; training seeds {listed(missing)}")
     else:
         print(f"members    training {len(seeds)}: seeds {listed(missing)}")
+    for line in variant_lines(run.record.recipe, seeds):
+        print(line)
     print(f"device     {device}", flush=True)
 
 
-def _shown(run: Run, events: Iterator[Event], members: int, epochs: int) -> Iterator[Event]:
+def _shown(run: Run, events: Iterator[Event], epochs: dict[int, int]) -> Iterator[Event]:
     """Pass on what happens, and show how far things are."""
     from seedvote.report import ProgressBars, member_line
     from seedvote.store import read_member
     from seedvote.types import Failure, Note, Progress, TrainedMember
 
-    bars = ProgressBars(members, epochs)
+    bars = ProgressBars(epochs)
     try:
         for event in events:
             if isinstance(event, Progress):

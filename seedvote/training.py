@@ -69,6 +69,7 @@ def train_member(
     A member whose loss or weights are no longer finite stops there and keeps its last finite weights. A process that
     is asked to stop (see ``seedvote.interruption``) saves the member after the step at hand and yields ``Paused``.
     """
+    recipe = recipe.of(seed)
     streams = Streams(seed, recipe.vary, recipe.shared_seed)
     model = initial_model(recipe, streams).to(device).to(memory_format=torch.channels_last)
     course = Course(seed, recipe.patience, copied_state(model))

@@ -116,6 +116,8 @@ class Recipe:
     patience: epochs without a better validation loss after which training stops, or ``None``.
     vary: the streams that follow the member's seed; the others follow ``shared_seed``.
     bootstrap: whether a member trains on a bootstrap sample of the training split, from its ``sample`` stream.
+    variants: recipes that members take in turn, the member of seed ``s`` the one at ``s mod K``; what the recipe itself
+    says then stands for the first of them. Empty where members differ in their seed alone.
     """
 
     build_model: Callable[[], nn.Module]
@@ -132,6 +134,18 @@ class Recipe:
     vary: tuple[str, ...]
     shared_seed: int
     bootstrap: bool = False
+    variants: tuple[Recipe, ...] = ()
+
+    def of(self, seed: int) -> Recipe:
+        """Return the recipe of one member, in which nothing but the seed is open."""
+        return self.variants[seed % len(self.variants)] if self.variants else self
+
+    def alike(self, seeds: Sequence[int]) -> list[list[int]]:
+        """Return the seeds apart by what their members differ in besides the seed."""
+        kinds: dict[int, list[int]] = {}
+        for seed in seeds:
+            kinds.setdefault(seed % max(1, len(self.variants)), []).append(seed)
+        return list(kinds.values())
 
 
 @dataclass(frozen=True)

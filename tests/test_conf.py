@@ -9,7 +9,7 @@ import pytest
 from hydra.core.config_store import ConfigStore
 
 from seedvote.assembly import build_recipe
-from seedvote.config import CONF_DIR, checked, recipe_of
+from seedvote.config import CONF_DIR, checked, recipe_of, with_variants
 from seedvote.schemas import TrainConfig
 from seedvote.targets import bound_target
 
@@ -20,7 +20,10 @@ CHOICES = [(group, path.stem) for group in GROUPS for path in sorted(Path(CONF_D
 def composed(*overrides: str) -> TrainConfig:
     ConfigStore.instance().store(name="train_schema", node=TrainConfig)
     with hydra.initialize_config_dir(version_base="1.3", config_dir=CONF_DIR):
-        return checked(hydra.compose("train", list(overrides)), TrainConfig)
+        config = checked(hydra.compose("train", list(overrides)), TrainConfig)
+        return with_variants(
+            config, lambda changes: hydra.compose("train", [f"{key}={value}" for key, value in changes.items()])
+        )
 
 
 def test_bootstrap_samples_change_the_hash_of_no_other_recipe():

@@ -15,6 +15,7 @@ LAYERS = [
     {
         "config_checks",
         "targets",
+        "variants",
         "seeding",
         "models",
         "schedules",

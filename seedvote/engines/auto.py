@@ -18,7 +18,9 @@ from seedvote.engines.keeping import Task
 from seedvote.engines.process import Process
 from seedvote.engines.sequential import Sequential
 from seedvote.engines.workers import worker_count
+from seedvote.errors import listed
 from seedvote.initialization import initial_model
+from seedvote.interruption import requested
 from seedvote.optimization import parameter_groups
 from seedvote.seeding import Streams, restored_generators
 from seedvote.training import UNKEPT
@@ -53,19 +55,37 @@ class Auto:
         self, seeds: Sequence[int], recipe: Recipe, data: Data, device: torch.device, keeper: Keeper = UNKEPT
     ) -> Iterator[Event]:
         """Train one member for each seed with the quickest engine, and say which that is."""
-        if not seeds:
-            return
-        choices = estimates(len(seeds), recipe, training.on_device(data, device), device, self.exact)
-        best = min(choices, key=lambda choice: choice.seconds)
-        slower = ", ".join(
-            f"{choice.label} {choice.seconds / best.seconds:.1f} x" for choice in choices if choice is not best
-        )
-        yield Note(f"engine     {best.label}, about {best.seconds:.0f} s" + (f" ({slower} as long)" if slower else ""))
-        yield from best.engine.train(seeds, recipe, data, device, keeper)
+        here, kinds = training.on_device(data, device), recipe.alike(seeds)
+        found = [estimates(len(kind), recipe.of(kind[0]), here, device, self.exact) for kind in kinds]
+        apart = sum(min(choice.seconds for choice in choices) for choices in found)
+        workers = min(worker_count(device), len(seeds))
+        if workers > 1 and len(kinds) > 1:
+            # Members of one variant after those of another, or one beside the other.
+            beside = STARTING_A_WORKER + sum(choices[0].seconds for choices in found) / workers
+            if beside < apart:
+                slower = f"one variant after the other {apart / beside:.1f} x as long"
+                yield Note(f"engine     process, about {beside:.0f} s ({slower})")
+                yield from Process().train(seeds, recipe, data, device, keeper)
+                return
+        for kind, choices in zip(kinds, found, strict=True):
+            if requested() is None:
+                best = min(choices, key=lambda choice: choice.seconds)
+                yield Note(f"engine     {_announced(best, choices)}" + (f": seeds {listed(kind)}" if kinds[1:] else ""))
+                yield from best.engine.train(kind, recipe, data, device, keeper)
+
+
+def _announced(best: Choice, choices: Sequence[Choice]) -> str:
+    slower = ", ".join(
+        f"{choice.label} {choice.seconds / best.seconds:.1f} x" for choice in choices if choice is not best
+    )
+    return f"{best.label}, about {best.seconds:.0f} s" + (f" ({slower} as long)" if slower else "")
 
 
 def estimates(members: int, recipe: Recipe, data: Data, device: torch.device, exact: bool) -> list[Choice]:
-    """Return every eligible engine with the time that it would take, from a few timed steps of each."""
+    """Return every eligible engine with the time that it would take, from a few timed steps of each.
+
+    The first says how long the members take one after another.
+    """
     steps = recipe.epochs * steps_an_epoch(recipe, data)
     alone = steps * seconds_a_step(_alone(recipe, device), recipe, data)
     choices = [Choice(Sequential(), "sequential", members * alone)]

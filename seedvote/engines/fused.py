@@ -61,16 +61,23 @@ class Fused:
 
         A network that cannot be stacked is left to ``Process``, with a note that says why.
         """
-        if not seeds:
-            return
-        reason = why_not_stackable(recipe, data)
-        if reason is not None:
-            yield Note(f"engine=fused cannot train this network: {reason}; engine=process is taken instead")
-            yield from Process(self.workers).train(seeds, recipe, data, device, keeper)
-            return
-        width = self.width or default_width(recipe)
         workers = self.workers or worker_count(device)
-        tasks, trainer = groups(seeds, width, workers), functools.partial(train_group, width=width)
+        kinds = recipe.alike(seeds)
+        tasks: list[Task] = []
+        others: list[int] = []
+        for kind in kinds:
+            own = recipe.of(kind[0])
+            reason = why_not_stackable(own, data)
+            if reason is None:
+                tasks += groups(kind, self.width or default_width(own), math.ceil(workers / len(kinds)))
+            else:
+                yield Note(f"engine=fused cannot train this network: {reason}; engine=process is taken instead")
+                others += kind
+        if others:
+            yield from Process(self.workers).train(others, recipe, data, device, keeper)
+        if not tasks or requested() is not None:
+            return
+        trainer = functools.partial(train_group, width=self.width)
         if workers == 1 or len(tasks) == 1:
             data = on_device(data, device)
             for task in tasks:
@@ -138,7 +145,7 @@ def rounds_alike(recipe: Recipe, data: Data) -> bool:
     small = Split(data.train.inputs[:count].to(CPU), data.train.labels[:count].to(CPU))
     data = dataclasses.replace(data, train=small, validation=small)
     recipe = dataclasses.replace(recipe, epochs=1, patience=None)
-    for event in train_group([0, 1], recipe, data, CPU):
+    for event in train_group([0, 1], recipe, data, CPU, width=1):
         if isinstance(event, TrainedMember):
             *_, alone = train_member(event.seed, recipe, data, CPU)
             assert isinstance(alone, TrainedMember)
@@ -148,13 +155,21 @@ def rounds_alike(recipe: Recipe, data: Data) -> bool:
 
 
 def train_group(
-    seeds: Sequence[int], recipe: Recipe, data: Data, device: torch.device, keeper: Keeper = UNKEPT, width: int = 1
+    seeds: Sequence[int],
+    recipe: Recipe,
+    data: Data,
+    device: torch.device,
+    keeper: Keeper = UNKEPT,
+    width: int | None = None,
 ) -> Iterator[Event]:
     """Train the members of some seeds as one; a group that does not fit the memory is cut in halves.
 
-    width: how many members are stacked at least, where there are convolutions.
+    seeds: of members that differ in nothing else. width: how many are stacked at least, where there are convolutions;
+    ``None`` for what is best for the kind of network.
     """
+    recipe = recipe.of(seeds[0])
     undone = list(seeds)
+    width = width or default_width(recipe)
     if not _has_convolutions(recipe):
         width = len(undone)
     try:
