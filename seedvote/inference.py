@@ -64,7 +64,7 @@ class Ensemble:
         return tuple(member.seed for member in self.members)
 
     @property
-    def variant(self) -> str:
+    def cache_suffix(self) -> str:
         """How the members answer if not as they were trained to: the end of the names of files that keep answers."""
         return ("-knn" if self._reference is not None else "") + ("-folded" if self.fold_batchnorm else "")
 
@@ -200,8 +200,8 @@ def load(
             check_trusted(variant["model"], run.name, "model")
     place = resolve_device(device)
     preprocessing = read_preprocessing(run)
-    shape = preprocessing.shape if preprocessing is not None else tuple(record.input_shape)
-    networks = [_network(run, variant["model"], shape) for variant in variants_of(record.recipe)]
+    input_shape = preprocessing.shape if preprocessing is not None else tuple(record.input_shape)
+    networks = [_network(run, variant["model"], input_shape) for variant in variants_of(record.recipe)]
     wanted = record.seeds if seeds is None else sorted(set(seeds))
     strange = [seed for seed in wanted if seed not in record.seeds]
     if strange or not wanted:

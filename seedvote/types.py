@@ -124,9 +124,9 @@ class Recipe:
     l1: strength of the L1 penalty on what weight decay holds.
     max_norm: largest L2 norm of the weights that lead into a unit, after every step, or ``None``.
     frozen: patterns for parameters that keep the first weights of ``shared_seed`` and are not trained.
+    bootstrap: whether a member trains on a bootstrap sample of the training split, from its ``sample`` stream.
     variants: recipes that members take in turn, the member of seed ``s`` the one at ``s mod K``; what the recipe itself
     says then stands for the first of them. Empty where members differ in their seed alone.
-    bootstrap: whether a member trains on a bootstrap sample of the training split, from its ``sample`` stream.
     """
 
     build_model: Callable[[], nn.Module]
@@ -147,6 +147,7 @@ class Recipe:
     l1: float = 0.0
     max_norm: float | None = None
     frozen: tuple[str, ...] = ()
+    bootstrap: bool = False
     variants: tuple[Recipe, ...] = ()
 
     def of(self, seed: int) -> Recipe:
@@ -159,8 +160,6 @@ class Recipe:
         for seed in seeds:
             kinds.setdefault(seed % max(1, len(self.variants)), []).append(seed)
         return list(kinds.values())
-
-    bootstrap: bool = False
 
 
 @dataclass(frozen=True)

@@ -190,7 +190,8 @@ def test_prediction_without_a_run_says_what_to_do(call, workplace):
         ("on_bad_member=skip", "on_bad_member 'skip' is not known: there are drop, error"),
         ("images=a arrays=b", "images= and arrays= cannot be predicted in one go: give one of them"),
         ("vot=soft", "key 'vot' is not known: did you mean 'vote'? there are arrays, checkpoints, data, data.file, "
-                     "data.root, device, images, on_bad_member, output, run, threads, tie, trust, vote"),
+                     "data.root, device, fold_batchnorm, head, images, on_bad_member, output, run, threads, tie, "
+                     "trust, vote"),
     ],
 )  # fmt: skip
 def test_a_wrong_prediction_gets_one_sentence(arguments, sentence, call, workplace):

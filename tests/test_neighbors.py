@@ -69,7 +69,7 @@ def test_members_answer_by_their_own_features(runs):
     data = stored_data(ensemble.run, {}, trust=False)
     logits = ensemble.with_neighbors(data.train, data.validation).predict_logits(data.test.inputs)
     assert logits.shape == (5, len(data.test), 10)
-    (network,) = seedvote.load(runs / "it")._networks
+    network = seedvote.load(runs / "it")._networks[0]
     network.load_state_dict(ensemble._states[3])
     with torch.inference_mode():
         train, validation, test = (

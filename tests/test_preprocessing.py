@@ -163,6 +163,8 @@ def test_samples_that_are_all_the_same_or_too_large_are_refused(all_digits):
 def test_a_users_function_must_return_a_preprocessing(all_digits):
     with pytest.raises(ValueError, match="must return a seedvote.types.Preprocessing or None, got int"):
         fitted(lambda samples: 3, all_digits)
+    with pytest.raises(ValueError, match="preprocess fails on the training split: KeyError: 'x'"):
+        fitted(lambda samples: {}["x"], all_digits)
     assert fitted(preprocessing.none, all_digits) is None
 
 

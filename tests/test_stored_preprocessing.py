@@ -219,3 +219,18 @@ def test_sound_forgeries_are_what_the_checks_let_through(run):
     forged(run, mean=np.ones(64, np.float32))
     assert seedvote.load(run).predict_logits(np.zeros((1, 1, 8, 8), np.uint8)).shape == (2, 1, 10)
     assert len(save(load_file(run / "preprocessing.safetensors"))) > 20 * 64 * 4
+
+
+def test_variants_share_it_and_may_not_have_one_of_their_own(call, workplace):
+    variants = "members=[{model.hidden:[16]},{model.hidden:[8]}]"
+    assert call("train", *TRAIN[:3], "engine=sequential", *WHITEN, variants, "data.bootstrap=true").status == 0
+    shapes = {
+        load_weights(workplace / "checkpoints" / "it" / seed / "model.safetensors")["1.weight"].shape
+        for seed in ("seed-0000", "seed-0001")
+    }
+    assert shapes == {(16, 20), (8, 20)}
+    for head in ("softmax", "knn"):
+        assert call("predict", f"head={head}", "fold_batchnorm=true").status == 0
+    outcome = call("train", "members=[{preprocess:mean},{model:mlp}]")
+    assert outcome.status == 2
+    assert "members, entry 1 sets preprocess, which all members of a run share" in outcome.err

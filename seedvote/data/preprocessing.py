@@ -52,10 +52,15 @@ def fitted(fit: Callable[[TrainingSamples], Any], data: Data) -> Preprocessing |
     """Fit a preprocessing on the training split alone; the result does not depend on the number of threads.
 
     Raises:
-        ValueError: ``fit`` returns something else than a ``Preprocessing`` or ``None``, or the data does not suit it.
+        ValueError: ``fit`` returns something else than a ``Preprocessing`` or ``None``, or fails on the data.
     """
-    with threadpool_limits(1):
-        found = fit(TrainingSamples(data.train.inputs, data.normalization))
+    try:
+        with threadpool_limits(1):
+            found = fit(TrainingSamples(data.train.inputs, data.normalization))
+    except ValueError:
+        raise
+    except Exception as error:  # of a user's own function
+        raise ValueError(f"preprocess fails on the training split: {type(error).__name__}: {error}") from error
     if found is not None and not isinstance(found, Preprocessing):
         raise ValueError(
             f"preprocess._target_ must return a seedvote.types.Preprocessing or None, got {type(found).__name__}"
