@@ -134,6 +134,7 @@ def test_names_are_text_and_never_markup():
 
 CASES = {
     "one member": lambda: study(1),
+    "one member that counts votes": lambda: study(1, rule="majority"),
     "two members": lambda: study(2),
     "many classes": lambda: study(4, 400, 40),
     "many members": lambda: study(30, 100, rule="majority"),
@@ -182,6 +183,12 @@ def test_the_page_of_several_runs_says_everything_in_words_and_tables(html_of_ru
         for row in table.rows:
             assert len(row) == len(table.header)
             assert not [cell for cell in row if not isinstance(cell, str) or re.search(r"\bnan\b|None|inf\b", cell)]
+
+
+def test_one_member_that_counts_votes_has_a_page_without_figures():
+    reader = read(written(study(1, rule="majority")))
+    assert reader.images == []
+    assert "By mutual information and vote agreement it is not defined" in " ".join("".join(reader.texts).split())
 
 
 @pytest.mark.parametrize("rule", ["majority", "borda"])
