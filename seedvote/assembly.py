@@ -26,6 +26,7 @@ from seedvote.config import (
 from seedvote.course import steps_an_epoch
 from seedvote.data import fitted, network_inputs, normalized, prepare, preprocessed
 from seedvote.errors import listed
+from seedvote.events import Engine
 from seedvote.initialization import initial_model
 from seedvote.optimization import build_schedule, optimizer_state, parameter_groups, try_schedule
 from seedvote.provenance import code, hardware, versions
@@ -34,7 +35,7 @@ from seedvote.schemas import TrainConfig
 from seedvote.seeding import Streams
 from seedvote.store import Run, RunRecord, read_preprocessing, read_run, recipe_hash, unsaveable, unusable
 from seedvote.targets import bound_target, called, check_trusted, initializer, model_builder, scheduler_builder
-from seedvote.types import Data, Engine, Preprocessing, Recipe, Source
+from seedvote.types import Data, Preprocessing, Recipe, Source
 from seedvote.variants import short_name, variants_of
 
 

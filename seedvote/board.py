@@ -29,12 +29,13 @@ from torchvision.utils import make_grid
 
 from seedvote.course import batches, epoch_order
 from seedvote.data import network_inputs, preprocessed
+from seedvote.events import Histogram, Observation, Progress
 from seedvote.files import refuse_way_out
 from seedvote.initialization import initial_model
 from seedvote.running_vote import RunningVote, VoteCounter, committee_name
 from seedvote.seeding import Streams, restored_generators
 from seedvote.store import Run, read_snapshot
-from seedvote.types import Data, EpochRecord, Histogram, Observation, Progress, Recipe, TrainedMember
+from seedvote.types import Data, EpochRecord, Recipe, TrainedMember
 from seedvote.variants import recipe_of_member
 
 if TYPE_CHECKING:

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 import torch
 
 from seedvote.board import Board, told_once
+from seedvote.events import Elsewhere, Event, Failure, Paused, Progress
 from seedvote.inspection import Layer, Signal, first_signals, layers
 from seedvote.report import table
 from seedvote.run_log import RunLog
 from seedvote.store import Run, RunRecord
-from seedvote.types import Data, Elsewhere, Event, Failure, Paused, Progress, Recipe, TrainedMember
+from seedvote.types import Data, Recipe, TrainedMember
 
 
 @dataclass

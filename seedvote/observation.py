@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from torch import Tensor
 
-from seedvote.types import Histogram
+from seedvote.events import Histogram
 
 INTERVALS = 64
 LARGEST = 1e150  # what is beyond counts as not finite: its square would not be

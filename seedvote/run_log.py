@@ -11,9 +11,10 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
+from seedvote.events import Elsewhere, Event, Failure, Note, Paused, Progress
 from seedvote.files import STEERING, refuse_way_out
 from seedvote.store import Run
-from seedvote.types import Elsewhere, Event, Failure, Note, Paused, Progress, TrainedMember
+from seedvote.types import TrainedMember
 
 
 class RunLog:

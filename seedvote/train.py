@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 
     import torch
 
+    from seedvote.events import Engine, Event, Paused
     from seedvote.monitoring import Monitor
     from seedvote.store import Run, RunKeeper, RunRecord
-    from seedvote.types import Data, Engine, Event, Paused, Recipe
+    from seedvote.types import Data, Recipe
 
 PAUSE = 0.2  # seconds between looks at what other processes do
 
@@ -122,8 +123,8 @@ def _train(
     monitor: Monitor,
 ) -> tuple[int | None, list[Paused]]:
     """Train until each member is there or has failed, or a signal asks to stop; return it and whom it stopped."""
+    from seedvote.events import Failure, Paused
     from seedvote.interruption import deferred, requested
-    from seedvote.types import Failure, Paused
 
     failed: set[int] = set()
     paused: list[Paused] = []
@@ -190,9 +191,10 @@ def _introduce(run: Run, data: Data, seeds: list[int], device: str) -> None:
 
 def _shown(run: Run, events: Iterator[Event], epochs: dict[int, int]) -> Iterator[Event]:
     """Pass on what happens, and show how far things are."""
+    from seedvote.events import Failure, Note, Progress
     from seedvote.report import ProgressBars, member_line
     from seedvote.store import read_member
-    from seedvote.types import Failure, Note, Progress, TrainedMember
+    from seedvote.types import TrainedMember
 
     bars = ProgressBars(epochs)
     try:

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from seedvote.course import Course, batches, copied_state, epoch_order, samples_an_epoch, steps_an_epoch
 from seedvote.data import network_inputs, preprocessed
+from seedvote.events import Keeper, Observation, Paused, Progress
 from seedvote.initialization import initial_model
 from seedvote.interruption import requested
 from seedvote.observation import histograms
@@ -25,7 +26,7 @@ from seedvote.optimization import (
 )
 from seedvote.regularization import limit_norms, shape_gradients
 from seedvote.seeding import Streams, restored_generators, seed_device
-from seedvote.types import Data, Keeper, Observation, Paused, Progress, Recipe, Snapshot, Split, TrainedMember
+from seedvote.types import Data, Recipe, Snapshot, Split, TrainedMember
 
 EVALUATION_BATCH = 1000
 

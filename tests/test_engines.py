@@ -17,8 +17,9 @@ from seedvote.engines.auto import Auto, estimates
 from seedvote.engines.fused import Fused, groups
 from seedvote.engines.process import Process
 from seedvote.engines.sequential import Sequential
+from seedvote.events import Failure, Note, Progress
 from seedvote.training import train_member
-from seedvote.types import Failure, Note, Progress, TrainedMember
+from seedvote.types import TrainedMember
 
 CPU = torch.device("cpu")
 ENGINES = {

@@ -21,6 +21,7 @@ LAYERS = [
         "regularization",
         "schedules",
         "device",
+        "events",
         "files",
         "folding",
         "interruption",

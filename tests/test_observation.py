@@ -14,11 +14,12 @@ from seedvote.data import normalized
 from seedvote.engines.fused import Fused
 from seedvote.engines.process import Process
 from seedvote.engines.sequential import Sequential
+from seedvote.events import Progress
 from seedvote.initialization import initial_model
 from seedvote.observation import histograms
 from seedvote.seeding import Streams
 from seedvote.training import Unkept
-from seedvote.types import Progress, TrainedMember
+from seedvote.types import TrainedMember
 
 CPU = torch.device("cpu")
 ENGINES = {

@@ -6,6 +6,7 @@ import platform
 import subprocess
 
 import pytest
+from forgery import rewritten
 
 from seedvote import provenance
 from seedvote.provenance import LARGEST_DIFF, Code, code, hardware, versions
@@ -155,6 +156,7 @@ def test_what_has_the_wrong_type_is_damage(key, value, call, workplace):
 def test_what_is_taken_out_or_changed_is_noticed(key, call, workplace):
     assert call("train", *QUICK).status == 0
     path = workplace / "checkpoints" / "it" / "run.json"
+    rewritten(path.parent, lambda values: values.update(dirty=True, diff="+one line"))
     values = json.loads(path.read_text())
     for other in ({**values, key: None if key == "hardware" else "x"}, {k: v for k, v in values.items() if k != key}):
         path.write_text(json.dumps(other, indent=1) + "\n")

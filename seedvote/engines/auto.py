@@ -19,13 +19,14 @@ from seedvote.engines.process import Process
 from seedvote.engines.sequential import Sequential
 from seedvote.engines.workers import worker_count
 from seedvote.errors import listed
+from seedvote.events import Engine, Event, Keeper, Note
 from seedvote.initialization import initial_model
 from seedvote.interruption import requested
 from seedvote.optimization import Schedule, parameter_groups
 from seedvote.schedules import constant
 from seedvote.seeding import Streams, restored_generators
 from seedvote.training import UNKEPT
-from seedvote.types import Data, Engine, Event, Keeper, Note, Recipe, Split
+from seedvote.types import Data, Recipe, Split
 
 STARTING_A_WORKER = 8.0  # seconds, mostly importing torch
 NOT_WORTH_TIMING = 5.0  # seconds of training, of which timing would take more than it could save

@@ -24,12 +24,13 @@ from seedvote.engines.process import Process
 from seedvote.engines.stacked import NotStackable, Stacked
 from seedvote.engines.workers import train_in_processes, worker_count
 from seedvote.errors import listed
+from seedvote.events import Event, Keeper, Note
 from seedvote.initialization import initial_model
 from seedvote.interruption import requested
 from seedvote.schedules import constant
 from seedvote.seeding import Streams, restored_generators, seed_device
 from seedvote.training import UNKEPT, on_device, train_member
-from seedvote.types import Data, Event, Keeper, Note, Recipe, Snapshot, Split, TrainedMember
+from seedvote.types import Data, Recipe, Snapshot, Split, TrainedMember
 
 # The activations of many convolutional members no longer fit the cache; linear layers gain by more members for longer.
 LINEAR_WIDTH = 16

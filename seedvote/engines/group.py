@@ -14,13 +14,14 @@ from seedvote.course import Course, batches, copied_state, epoch_order, samples_
 from seedvote.data import network_inputs, preprocessed
 from seedvote.engines.stacked import Stacked
 from seedvote.engines.stacked_optimizer import StackedOptimizer, standing_optimizer
+from seedvote.events import Keeper, Observation, Paused, Progress
 from seedvote.initialization import initial_model
 from seedvote.interruption import requested
 from seedvote.observation import histograms
 from seedvote.regularization import limit_norms, shape_gradients
 from seedvote.seeding import Streams, restored_generators
 from seedvote.training import EVALUATION_BATCH
-from seedvote.types import Data, Keeper, Observation, Paused, Progress, Recipe, Snapshot, Split, TrainedMember
+from seedvote.types import Data, Recipe, Snapshot, Split, TrainedMember
 
 
 @dataclass

@@ -8,7 +8,8 @@ import torch
 
 from seedvote.engines.memory import is_out_of_memory
 from seedvote.errors import NotSaved
-from seedvote.types import Data, Elsewhere, Event, Failure, Keeper, Note, Paused, Recipe, TrainedMember
+from seedvote.events import Elsewhere, Event, Failure, Keeper, Note, Paused
+from seedvote.types import Data, Recipe, TrainedMember
 
 # A task is the seeds that are trained at a time. A trainer is a module's function, so that workers find it too.
 Task = Sequence[int]

@@ -10,8 +10,9 @@ import torch
 
 from seedvote.engines.sequential import train_one_by_one
 from seedvote.engines.workers import train_in_processes, worker_count
+from seedvote.events import Event, Keeper
 from seedvote.training import UNKEPT
-from seedvote.types import Data, Event, Keeper, Recipe
+from seedvote.types import Data, Recipe
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import torch
 
 from seedvote.engines.keeping import Task, train_task
+from seedvote.events import Event, Keeper
 from seedvote.interruption import requested
 from seedvote.training import UNKEPT, on_device, train_member
-from seedvote.types import Data, Event, Keeper, Recipe, TrainedMember
+from seedvote.types import Data, Recipe, TrainedMember
 
 
 @dataclass(frozen=True)

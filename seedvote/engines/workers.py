@@ -26,9 +26,10 @@ import torch
 from torch import Tensor
 
 from seedvote.engines.keeping import Task, Trainer, train_task
+from seedvote.events import Event, Failure, Keeper, Note, Progress
 from seedvote.interruption import only_told_by_parent, requested
 from seedvote.training import on_device
-from seedvote.types import Data, Event, Failure, Keeper, Note, Progress, Recipe, Split, TrainedMember
+from seedvote.types import Data, Recipe, Split, TrainedMember
 
 SPAWN = multiprocessing.get_context("spawn")
 # Read by OpenMP and malloc when a process starts. Waiting threads must not spin on a core that another worker
