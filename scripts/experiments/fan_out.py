@@ -88,7 +88,7 @@ def drawn(spreads: NDArray[np.float64], width: int) -> Figure:
         for sign in (-2, 2):
             left.plot(depth, centre * np.exp(sign * band), color="#D55E00", linestyle="--", linewidth=1.5,
                       label="median · exp(± 2 sqrt(5L / 4n))" if sign > 0 else None)  # fmt: skip
-        left.set(xlabel="layer", ylabel="SD of activations", title=f"{networks} networks, width {width}")
+        left.set(xlabel="layer", xticks=SHOWN, ylabel="SD of activations", title=f"{networks} networks, width {width}")
         left.legend(loc="upper left", frameon=False)
         colours = matplotlib.colormaps["viridis"](np.linspace(0, 0.85, len(SHOWN)))
         shown = [layer for layer in SHOWN if layer <= layers]
