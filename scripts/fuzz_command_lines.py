@@ -38,7 +38,7 @@ from seedvote.schemas import CompareConfig, PredictConfig, TrainConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 SCHEMAS = {"train": TrainConfig, "predict": PredictConfig, "compare": CompareConfig}
-GROUPS = ("augment", "model", "init", "optimizer", "scheduler", "engine", "data", "experiment")
+GROUPS = ("preprocess", "augment", "model", "init", "optimizer", "scheduler", "engine", "data", "experiment")
 
 
 @dataclasses.dataclass(frozen=True)

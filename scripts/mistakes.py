@@ -21,7 +21,11 @@ OUT_OF_RANGE = {
     "batch_size": ["0", "-64", "1000000000000000000000000000000"],
     "label_smoothing": ["1", "-0.1", "1.5", "inf", "-inf", "nan"],
     "clip_norm": ["0", "-1", "inf", "nan", "-inf"],
+    "clip_value": ["0", "-1", "inf", "nan", "-inf"],
+    "l1": ["-1", "inf", "nan", "-inf", "null"],
+    "max_norm": ["0", "-1", "inf", "nan", "-inf"],
     "patience": ["0", "-2"],
+    "frozen": ["[Liner]", "['']", "[Linear]", "[[1]]", "[{a: 1}]", "3", "x"],
     "vary": ["[weather]", "[init,init2]", "[Init]", "['']"],
     "threads": ["0", "-1", "1000000000000"],
     "device": ["gpu", "cuda:x", "CPU", "''", "cuda:", "cuda:-1", "cpu:0", "cuda:99", "tpu", "auto,"],
@@ -52,6 +56,8 @@ OUT_OF_RANGE = {
         "[0]", "[-1]", "[1.5]", "[x]", "3", "x", "null", "[[1]]", "[1,null]", "{a: 1}", "[true]", "[1e9]",
     ],
     "model.dropout": ["-0.1", "1", "2", "x", "null", "[]", "nan", "true"],
+    "model.norm": ["bach", "''", "3", "[]", "instance", "{a: 1}"],
+    "model.activation": ["rely", "''", "3", "[]", "softmax", "{a: 1}"],
     "optimizer.lr": ["-1", "x", "null", "[]", "nan", "inf", "{a: 1}"],
     "optimizer.betas": ["[2,3]", "x", "[0.9]", "0.9", "null", "[-1,0]", "[x,y]"],
     "optimizer.weight_decay": ["-1", "x", "null", "[]", "nan"],
@@ -63,7 +69,19 @@ OUT_OF_RANGE = {
 WITH_CHOICE = {
     "model=resnet": [
         "model.depth=9", "model.depth=x", "model.depth=8.0", "model.width=0", "model.width=x", "model.depth=-4",
-        "model.depth=6000002", "model.width=null", "model.depth=[8]",
+        "model.depth=6000002", "model.width=null", "model.depth=[8]", "model.norm=bach", "model.activation=3",
+    ],
+    "model=densenet": [
+        "model.depth=41", "model.depth=x", "model.depth=4", "model.growth=0", "model.growth=1.5", "model.bottleneck=x",
+        "model.bottleneck=false model.depth=41", "model.norm=null model.growth=0", "model.dropout=1",
+    ],
+    "model=constrained_time": [
+        "model.budget=0", "model.budget=x", "model.budget=-5", "model.budget=1.5", "model.budget=null", "model.depth=2",
+        "model.depth=1000000", "model.kernel=2", "model.kernel=33", "model.kernel=x", "model.depth=null",
+    ],
+    "model=recurrent": [
+        "model.cell=grue", "model.cell=3", "model.hidden=0", "model.hidden=[8]", "model.layers=0",
+        "model.layers=1000000", "model.bidirectional=2", "model.dropout=1", "data=arrays data.file=vectors.npz",
     ],
     "model=torchvision": [
         "model.name=resnet81", "model.name=[]", "model.name=''", "model.name=3", "model.small_images=x",
@@ -74,6 +92,21 @@ WITH_CHOICE = {
         "optimizer.lr=-1", "optimizer.momentum=-1", "optimizer.momentum=x", "optimizer.nesterov=x",
         "optimizer.momentum=0", "optimizer.betas=[0,0]", "optimizer.weight_decay=x", "optimizer.lr=null",
     ],
+    "scheduler=step": [
+        "scheduler.step_size=0", "scheduler.step_size=x", "scheduler.gamma=-1", "scheduler.gamma=x",
+        "scheduler.interval=month", "scheduler.interval=validation", "scheduler.interval=null", "scheduler.patience=3",
+        "scheduler.gamma=[]", "~scheduler.step_size",
+    ],
+    "scheduler=multi_step": ["scheduler.milestones=3", "scheduler.gamma=null"],
+    "scheduler=plateau": [
+        "scheduler.factor=2", "scheduler.factor=x", "scheduler.interval=step", "+scheduler.mode=max",
+        "+scheduler.mode=x", "scheduler.patience=x", "scheduler.min_lr=x",
+    ],
+    "scheduler=one_cycle": [
+        "scheduler.pct_start=2", "scheduler.max_lr=x", "+scheduler.total_steps=5", "scheduler.div_factor=0",
+        "optimizer._target_=torch.optim.Adagrad", "scheduler.interval=validation",
+    ],
+    "scheduler=cosine": ["scheduler.T_max=0", "scheduler.T_max=x", "scheduler.eta_min=x", "scheduler.eta_min=-9"],
     "scheduler=constant": ["scheduler.warmup=0.1", "scheduler.x=1", "+scheduler.warmup=1"],
     "engine=process": [
         "engine.workers=0", "engine.workers=x", "engine.workers=-1", "engine.workers=1.5", "engine.workers=[]",
@@ -142,7 +175,7 @@ COMBINATIONS = {
         "~model", "~data", "model=null", "data=null", "optimizer=null", "model=[]", "model=3", "data=[a]",
         "model={_target_: seedvote.models.mlp, hidden: x}", "+optimizer.lrr=3", "+data.wokers=3", "+model.layers=3",
         "~data.validation", "~optimizer._target_", "~model._target_", "model._convert_=x", "+model._args_=3",
-        "+model._recursive_=x", "data.validation=0.999 data.test=0.0005",
+        "+model._recursive_=x", "data.validation=0.999 data.test=0.0005", "clip_norm=1 clip_value=1",
     ],
     "predict": [
         "images=photos arrays=vectors.npz", "arrays=vectors.npz", "run=nowhere", "checkpoints=nowhere", "run=no",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import json
+import math
 import os
 import random
 import shutil
@@ -22,8 +24,10 @@ from seedvote.data import arrays, image_folder, read_arrays, read_image_folder
 from seedvote.data.image_files import decode_all
 from seedvote.files import digest, json_text, write_json
 from seedvote.inference import load
-from seedvote.store import read_member, read_run, read_weights, recipe_hash
+from seedvote.store import read_member, read_preprocessing, read_run, read_weights, recipe_hash
+from seedvote.store.preprocessing import content_of
 from seedvote.store.records import sealed
+from seedvote.types import Preprocessing
 
 FORMATS = (
     "png",
@@ -67,6 +71,7 @@ class Readers:
         self.run_json = (run / "run.json").read_bytes()
         self.member_json = (run / "seed-0000" / "member.json").read_bytes()
         self.weights = (run / "seed-0000" / "model.safetensors").read_bytes()
+        self.preprocessing = _valid_preprocessing(json.loads(self.run_json)["input_shape"])
         self.npz = _valid_npz()
         self.images = _valid_images()
 
@@ -76,6 +81,7 @@ class Readers:
             Reader("run.json", self._run_json, read_run, "run.json"),
             Reader("member.json", self._member_json, lambda place: read_member(read_run(place), 0), "member.json"),
             Reader("safetensors", self._weights, _read_weights, "model.safetensors"),
+            Reader("preprocessing", self._preprocessing, _read_preprocessing, "preprocessing.safetensors"),
             Reader("a whole run", self._whole_run, _use_run, "run"),
             Reader(".npz to train on", self._arrays, lambda place: arrays(str(place / "a.npz")), "a.npz"),
             Reader(".npz to predict", self._arrays, _read_arrays, "a.npz"),
@@ -115,6 +121,16 @@ class Readers:
         if dice.random() < 0.67:
             record = {**json.loads(self.member_json), "sha256": digest(weights)}
             write_json(place / "seed-0000" / "member.json", sealed(record))
+
+    def _preprocessing(self, place: Path, dice: random.Random) -> None:
+        """Damage a preprocessing; in two of three cases by somebody who makes the digest fit."""
+        file = place / "preprocessing.safetensors"
+        if dice.random() < 0.3:
+            file.write_bytes(damaged(self.preprocessing, dice, self.run_json))
+        else:
+            file.write_bytes(changed_safetensors(self.preprocessing, dice))
+        sha256 = digest(file) if dice.random() < 0.67 else hashlib.sha256(self.preprocessing).hexdigest()
+        write_json(place / "run.json", sealed({**json.loads(self.run_json), "preprocessing": sha256}))
 
     def _whole_run(self, place: Path, dice: random.Random) -> None:
         self._weights(place, dice) if dice.random() < 0.3 else shutil.copytree(self.run, place, dirs_exist_ok=True)
@@ -186,6 +202,10 @@ def _read_weights(place: Path) -> None:
     read_weights(run, read_member(run, 0))
 
 
+def _read_preprocessing(place: Path) -> None:
+    read_preprocessing(read_run(place))
+
+
 def _use_run(place: Path) -> None:
     ensemble = load(place, device="cpu")
     record = ensemble.run.record
@@ -194,6 +214,12 @@ def _use_run(place: Path) -> None:
 
 def _read_arrays(place: Path) -> None:
     read_arrays(str(place / "a.npz"), (4,), torch.float32)
+
+
+def _valid_preprocessing(input_shape: list[int]) -> bytes:
+    size = math.prod(input_shape)
+    factor = np.random.default_rng(0).normal(size=(5, size)).astype(np.float32)
+    return content_of(Preprocessing(np.ones(size, np.float32), factor, (5,)))
 
 
 def _decode(place: Path) -> None:

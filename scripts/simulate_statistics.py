@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import scipy
-from scipy.special import ndtr
+from scipy.special import log_ndtr, ndtr
 from scipy.stats import binom
 
 from seedvote import stats
@@ -74,6 +74,14 @@ def soft_votes(margins: np.ndarray, committees: np.ndarray) -> np.ndarray:
     return (committees @ ndtr(margins) / committees.sum(axis=1, keepdims=True) > 0.5).astype(float)
 
 
+def geometric_votes(margins: np.ndarray, committees: np.ndarray) -> np.ndarray:
+    """The sum of the logits of Phi decides."""
+    return (committees @ (log_ndtr(margins) - log_ndtr(-margins)) > 0).astype(float)
+
+
+VOTES = {"plurality": plurality_votes, "soft": soft_votes, "geometric": geometric_votes}
+
+
 def majority_gain(right: np.ndarray) -> np.ndarray:
     """P(a majority of members with these chances [M, nodes] is right), an even split half."""
     members = len(right)
@@ -106,9 +114,10 @@ def procedure_truth(world: World, rule: str, members: int) -> tuple[float, float
     else:
         generator = np.random.default_rng(1)
         votes = np.empty(len(NODES))
+        everyone = np.ones((1, members))
         for place, node in enumerate(world.mean + NODES):
             margins = node + generator.normal(0, deviation, (members, 100_000))
-            votes[place] = (ndtr(margins).mean(axis=0) > 0.5).mean() if abs(node) < 4 else node > 0
+            votes[place] = VOTES[rule](margins, everyone).mean() if abs(node) < 4 else node > 0
     return tuple(world.easy + (1 - world.easy) * float(values @ WEIGHTS) for values in (votes, chances))
 
 
@@ -174,7 +183,7 @@ def procedures(world: World, rule: str, count: int, generator: np.random.Generat
     for _ in range(count):
         margins = world.draw(generator)[1]
         correct = margins > 0
-        voting, given = (plurality_votes, correct) if rule == "plurality" else (soft_votes, margins)
+        voting, given = VOTES[rule], correct if rule == "plurality" else margins
         result = stats.procedure_difference(correct, voting(given, everyone)[0], halves, voting(given, committees))
         covered.append(result.interval.lower <= vote - single <= result.interval.upper)
         rejected.append(result.p_value <= 0.05)
@@ -245,6 +254,17 @@ def verdict(expected: str, share: float) -> str:
 Results = tuple[list[tuple[str, str, str, float]], list[tuple[str, str, float, float]]]
 
 
+def one_more_rule(count: int, seed: int) -> list[tuple[str, str, str, float]]:
+    """The procedure by one more rule, with random numbers of its own: what, world, and what came out."""
+    work = (TYPICAL, NULL)
+    found = []
+    for world, stream in zip(work, np.random.SeedSequence((seed, 1)).spawn(len(work)), strict=True):
+        for what, expected, share in procedures(world, "geometric", count, np.random.default_rng(stream)):
+            found.append((what, world.name, expected, share))
+            print(seed, *found[-1], sep=" | ", flush=True)
+    return found
+
+
 def simulated(count: int, seed: int) -> Results:
     """All lines of both tables with random numbers of their own: what, world, and what came out."""
     work = [
@@ -266,7 +286,7 @@ def simulated(count: int, seed: int) -> Results:
         for what, estimate, truth in estimates(world, count, np.random.default_rng(stream)):
             estimated.append((what, world.name, estimate, truth))
             print(seed, *estimated[-1], sep=" | ", flush=True)
-    return shares, estimated
+    return shares + one_more_rule(count, seed), estimated
 
 
 def tables(count: int, seeds: list[int]) -> str:

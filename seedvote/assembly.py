@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import platform
-import subprocess
+import os
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,22 +17,25 @@ from numpy.typing import NDArray
 from seedvote.config import (
     LOCATION_KEYS,
     NEUTRAL,
+    NEUTRAL_DATA,
     PREPARATION_KEYS,
     chosen_seeds,
     location_of,
     recipe_of,
 )
-from seedvote.data import network_inputs, normalized, prepare
+from seedvote.course import steps_an_epoch
+from seedvote.data import fitted, network_inputs, normalized, prepare, preprocessed
 from seedvote.errors import listed
 from seedvote.initialization import initial_model
-from seedvote.optimization import optimizer_state, parameter_groups
+from seedvote.optimization import build_schedule, optimizer_state, parameter_groups, try_schedule
+from seedvote.provenance import code, hardware, versions
+from seedvote.regularization import check_max_norm
 from seedvote.schemas import TrainConfig
 from seedvote.seeding import Streams
-from seedvote.store import Run, RunRecord, recipe_hash, unsaveable
-from seedvote.targets import bound_target, called, check_trusted, initializer, model_builder
-from seedvote.types import Data, Engine, Recipe, Source
+from seedvote.store import Run, RunRecord, read_preprocessing, read_run, recipe_hash, unsaveable, unusable
+from seedvote.targets import bound_target, called, check_trusted, initializer, model_builder, scheduler_builder
+from seedvote.types import Data, Engine, Preprocessing, Recipe, Source
 from seedvote.variants import short_name, variants_of
-from seedvote.version import __version__
 
 
 def load_data(recipe: Mapping[str, Any], location: Mapping[str, Any]) -> Data:
@@ -45,12 +46,33 @@ def load_data(recipe: Mapping[str, Any], location: Mapping[str, Any]) -> Data:
     """
     spec = {**recipe["data"], **location}
     preparation = {key: spec.pop(key, None) for key in PREPARATION_KEYS}
+    for key in NEUTRAL_DATA:  # for the training of members
+        spec.pop(key, None)
     source = called(spec, "data")
     if not isinstance(source, Source):
         raise ValueError(
             f"data._target_={spec['_target_']} must return a seedvote.types.Source, got {type(source).__name__}"
         )
     return prepare(source, split_seed=recipe["split_seed"], **preparation)
+
+
+def preprocessing_for(path: Path, record: RunRecord, data: Data) -> Preprocessing | None:
+    """Return what follows normalisation: as it is stored in the run at ``path``, if it is there, else fitted anew.
+
+    Another machine may round otherwise than the one that fitted it, and all members of a run shall see the same.
+
+    Raises:
+        ValueError: the stored one is damaged, or what the recipe names cannot be fitted or used on these data.
+    """
+    if os.path.lexists(path / "run.json"):
+        run = read_run(path)
+        if run.record.recipe_hash == record.recipe_hash:
+            return read_preprocessing(run)
+    found = fitted(bound_target({**NEUTRAL, **record.recipe}["preprocess"], "preprocess"), data)
+    problem = unusable(found, data.input_shape) if found is not None else None
+    if problem:
+        raise ValueError(f"preprocess cannot be used on these data: {problem}")
+    return found
 
 
 def stored_data(run: Run, moved: Mapping[str, Any], trust: bool) -> Data:
@@ -106,11 +128,11 @@ def build_recipe(recipe: Mapping[str, Any], data: Data) -> Recipe:
 
 def _build_variant(recipe: Mapping[str, Any], data: Data) -> Recipe:
     built = Recipe(
-        build_model=model_builder(recipe["model"], data.input_shape, len(data.classes)),
+        build_model=model_builder(recipe["model"], data.network_shape, len(data.classes)),
         initialize=initializer(recipe["init"], functools.partial(_training_inputs, data, recipe["split_seed"])),
         augment=bound_target(recipe["augment"], "augment"),
         build_optimizer=bound_target(recipe["optimizer"], "optimizer"),
-        build_scheduler=bound_target(recipe["scheduler"], "scheduler"),
+        build_scheduler=scheduler_builder(recipe["scheduler"]),
         epochs=recipe["epochs"],
         batch_size=recipe["batch_size"],
         label_smoothing=recipe["label_smoothing"],
@@ -119,6 +141,12 @@ def _build_variant(recipe: Mapping[str, Any], data: Data) -> Recipe:
         patience=recipe["patience"],
         vary=tuple(recipe["vary"]),
         shared_seed=recipe["shared_seed"],
+        interval=recipe["scheduler"].get("interval", "step"),
+        clip_value=recipe["clip_value"],
+        l1=recipe["l1"],
+        max_norm=recipe["max_norm"],
+        frozen=tuple(recipe["frozen"]),
+        bootstrap=recipe["data"].get("bootstrap", NEUTRAL_DATA["bootstrap"]),
     )
     _try_out(built, data)
     return built
@@ -139,7 +167,7 @@ def build_engine(spec: Mapping[str, Any]) -> Engine:
 
 def run_record(config: TrainConfig, data: Data, command: str) -> RunRecord:
     """Say everything about a run that is known before its first member is trained."""
-    recipe = recipe_of(config)
+    recipe, state = recipe_of(config), code()
     return RunRecord(
         recipe=recipe,
         recipe_hash=recipe_hash(recipe, data.fingerprint),
@@ -155,8 +183,11 @@ def run_record(config: TrainConfig, data: Data, command: str) -> RunRecord:
         seeds=sorted(chosen_seeds(config)),
         command=command,
         created=now(),
-        commit=_commit(),
+        commit=state.commit,
         versions=versions(),
+        dirty=state.dirty,
+        diff=state.diff,
+        hardware=hardware(),
     )
 
 
@@ -173,14 +204,8 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def versions() -> dict[str, str]:
-    """Return the versions that a result depends on."""
-    others = {name: version(name) for name in ("torch", "torchvision", "numpy")}
-    return {"seedvote": __version__, "python": platform.python_version(), **others}
-
-
 def _training_inputs(data: Data, split_seed: int, count: int) -> NDArray[np.float32]:
-    """Return ``count`` normalised training inputs ``[S, ...]`` (or all there are), the same for all members.
+    """Return ``count`` preprocessed training inputs ``[S, ...]`` (or all there are), the same for all members.
 
     An array and contiguous, so that worker processes get it byte for byte.
 
@@ -191,8 +216,9 @@ def _training_inputs(data: Data, split_seed: int, count: int) -> NDArray[np.floa
         raise ValueError(f"init.samples must be a whole number of at least 2, got {count!r}")
     order = np.random.default_rng(split_seed).permutation(len(data.train))
     chosen = data.train.inputs[torch.from_numpy(np.sort(order[:count]))]
-    inputs: NDArray[np.float32] = normalized(chosen, data.normalization).contiguous().numpy()
-    return inputs
+    inputs = preprocessed(normalized(chosen, data.normalization), data.preprocessing)
+    found: NDArray[np.float32] = inputs.contiguous().numpy()
+    return found
 
 
 def _known_location(run: Run) -> dict[str, Any]:
@@ -218,10 +244,11 @@ def _try_out(recipe: Recipe, data: Data) -> None:
     """Take two samples through the network and one step of the optimizer, before anything is written."""
     streams = Streams(0, recipe.vary, recipe.shared_seed)
     inputs = network_inputs(data.train.inputs[:2], data.normalization)
-    shape = list(inputs.shape)
+    shape = list(data.network_shape)
     try:
         model = initial_model(recipe, streams)
         inputs = recipe.augment(inputs, streams.generator("augment", 0, 0))
+        inputs = preprocessed(inputs, data.preprocessing)
         logits = model(inputs)
     except ValueError:
         raise
@@ -234,9 +261,12 @@ def _try_out(recipe: Recipe, data: Data) -> None:
             f"the model must return logits [B, {len(data.classes)}], one for each class, "
             f"got {list(logits.shape)} for a batch of 2"
         )
+    if recipe.max_norm is not None:
+        check_max_norm(model)
     try:
         optimizer = recipe.build_optimizer(parameter_groups(model.parameters(), recipe.decay_all))
-        scheduler = recipe.build_scheduler(optimizer, 10)
+        steps = steps_an_epoch(recipe, data)
+        schedule = build_schedule(optimizer, recipe, recipe.epochs * steps)
     except ValueError:
         raise
     except Exception as error:
@@ -244,18 +274,9 @@ def _try_out(recipe: Recipe, data: Data) -> None:
     try:  # of some options torch learns only when it uses them
         logits.sum().backward()
         optimizer.step()
-        scheduler.step()
     except Exception as error:
         raise ValueError(f"the optimizer cannot take a step: {type(error).__name__}: {error}") from error
+    try_schedule(schedule, optimizer, recipe.epochs, steps)
     odd = unsaveable(optimizer_state(optimizer, dict(model.named_parameters())))
     if odd:
         raise ValueError(f"the optimizer's state cannot be saved, for a crash to be survived: {odd}: choose another")
-
-
-def _commit() -> str | None:
-    """Return the git commit of the working directory, if it is under git."""
-    try:
-        found = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return found.stdout.strip()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from seedvote.comparison import Comparison
+from collections.abc import Sequence
+
+from seedvote.comparison import MEASURES, Comparison
 from seedvote.report import percent
 
 WORDS = (
@@ -29,8 +31,7 @@ WORDS = (
     ("NLL, Brier", "Proper scores of the probabilities, lower is better: nats for each sample, and 0 to 2."),
     (
         "ECE",
-        "How far confidence and accuracy differ, over 15 bins of equal width; lower is better. Votes other than soft "
-        "are scored by their normalised scores: shares of votes for majority, points for borda.",
+        "How far confidence and accuracy differ, over 15 bins of equal width; lower is better.",
     ),
     (
         "risk, coverage, AURC",
@@ -50,8 +51,17 @@ def describe(figure: str, comparison: Comparison) -> tuple[str, str]:
     low, high = percent(single.minimum), percent(single.maximum)
     first, last = percent(curve.accuracy[0]), percent(curve.accuracy[-1])
     won, lost = comparison.primary.chosen.won, comparison.primary.chosen.lost
-    before, after = calibration.before, calibration.after
-    surest = next(each for each in comparison.selective if each.measure == "max_probability")
+    before, after = (
+        "not defined" if each is None else f"{each.expected_calibration_error:.4f}"
+        for each in (calibration.before, calibration.after)
+    )
+    selective = ""
+    if comparison.selective:
+        surest = comparison.selective[0]
+        selective = (
+            f"Error rate of the {surest.rule} vote against coverage; of the surest 80 % by "
+            f"{MEASURES[surest.measure]} {percent(1 - surest.accuracy_at['80'])} are wrong."
+        )
     off = comparison.diversity.disagreement
     return {
         "spread": (
@@ -69,14 +79,13 @@ def describe(figure: str, comparison: Comparison) -> tuple[str, str]:
             "Share of test samples that two members decide differently.",
         ),
         "reliability": (
-            f"Accuracy against confidence: calibration error {before.expected_calibration_error:.4f} as voted, "
-            f"{after.expected_calibration_error:.4f} with the temperature.",
+            f"Accuracy against confidence: calibration error of the {calibration.rule} vote {before}, with the "
+            f"temperature {after}.",
             "Above the dotted line the vote is right more often than it says, below less often. Larger marks hold more "
             "samples.",
         ),
         "selective": (
-            f"Error rate against coverage; of the surest 80 % by top probability "
-            f"{percent(1 - surest.accuracy_at['80'])} are wrong.",
+            selective,
             "If only the surest samples are answered, how many of those are wrong.",
         ),
         "pictures": (
@@ -84,3 +93,18 @@ def describe(figure: str, comparison: Comparison) -> tuple[str, str]:
             f"Against seed {comparison.members.chosen}, the best on validation: {won} saved, {lost} lost.",
         ),
     }[figure]
+
+
+def describe_runs(runs: Sequence[tuple[str, Comparison]]) -> tuple[str, str]:
+    """Return the same for the figure of several runs."""
+    each = [
+        f"{name}: seeds from {percent(found.members.test.accuracy.minimum)} to "
+        f"{percent(found.members.test.accuracy.maximum)}"
+        + (f", vote {percent(found.primary.scores.accuracy)}" if len(found.seeds) > 1 else "")
+        for name, found in runs
+    ]
+    return (
+        f"Test accuracies by run. {'; '.join(each)}.",
+        "Each dot is one seed, the stroke their mean; the diamond is the vote, with Wilson's interval. Runs stand in "
+        "the order in which they were named; picking the best of them here would be a choice made on test data.",
+    )

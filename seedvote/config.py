@@ -31,11 +31,22 @@ RECIPE_KEYS = (
 )  # fmt: skip
 # Recipe keys that came later, with the value that means what was before them: a recipe names them only where they say
 # something else, so that older recipes keep their hash and their runs.
-NEUTRAL: dict[str, Any] = {"members": None}
+NEUTRAL: dict[str, Any] = {
+    "preprocess": {"_target_": "seedvote.data.preprocessing.none"},
+    "clip_value": None,
+    "l1": 0.0,
+    "max_norm": None,
+    "frozen": [],
+    "members": None,
+}
+# Options of seedvote's networks that came later too: null, which no recipe names, leaves it to the network.
+MODEL_OPTIONS = ("norm", "activation")
 # Where the data lies and how it is read: no part of the recipe, since the data's fingerprint is.
 LOCATION_KEYS = ("root", "file", "download", "cache", "workers")
 # What seedvote itself does to any data set; the rest of `data` goes to its `_target_`.
 PREPARATION_KEYS = ("name", "validation", "test", "limit", "normalize")
+# What the keys of `data` that came later say where the recipe does not name them, as NEUTRAL for the others.
+NEUTRAL_DATA: dict[str, Any] = {"bootstrap": False}
 
 # What members of one run may differ in.
 MEMBER_KEYS = tuple(key for key in (*RECIPE_KEYS, *NEUTRAL) if key not in SHARED_KEYS)
@@ -65,7 +76,14 @@ def checked(composed: DictConfig, kind: type[_Config]) -> _Config:
     problems += wrong or _PROBLEMS[kind](config)
     if problems:
         raise ValueError("\n".join(problems))
+    _drop_what_says_nothing(config)
     return config
+
+
+def _drop_what_says_nothing(config: object) -> None:
+    if isinstance(config, TrainConfig) and config.model["_target_"].startswith("seedvote.models."):
+        unsaid = [key for key in MODEL_OPTIONS if config.model.get(key) is None]
+        config.model = {key: value for key, value in config.model.items() if key not in unsaid}
 
 
 def with_variants(config: TrainConfig, compose: Callable[[dict[str, str]], DictConfig]) -> TrainConfig:
@@ -122,9 +140,17 @@ def recipe_of(config: TrainConfig) -> dict[str, Any]:
     """
     recipe = {key: getattr(config, key) for key in RECIPE_KEYS}
     recipe |= {key: getattr(config, key) for key, neutral in NEUTRAL.items() if getattr(config, key) != neutral}
-    recipe["data"] = {key: value for key, value in config.data.items() if key not in LOCATION_KEYS}
-    recipe["vary"] = [stream for stream in STREAMS if stream in config.vary]
+    unsaid = NEUTRAL_DATA.items()
+    data = {key: value for key, value in config.data.items() if key not in LOCATION_KEYS and (key, value) not in unsaid}
+    # Without bootstrap samples their stream is never drawn from.
+    drawn = [stream for stream in STREAMS if stream != "sample" or data.get("bootstrap")]
+    recipe |= {"data": data, "vary": [stream for stream in drawn if stream in config.vary]}
     return recipe
+
+
+def config_text(config: TrainConfig) -> str:
+    """Return the whole config as YAML."""
+    return OmegaConf.to_yaml(OmegaConf.structured(config)).rstrip()
 
 
 def location_of(config: TrainConfig) -> dict[str, Any]:

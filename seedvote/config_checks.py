@@ -16,10 +16,12 @@ from seedvote.limits import (
     leaves,
 )
 from seedvote.schemas import CompareConfig, PredictConfig, TrainConfig, VerifyConfig
-from seedvote.types import STREAMS
+from seedvote.types import INTERVALS, STREAMS
 
-GROUPS = ("data", "augment", "model", "init", "optimizer", "scheduler", "engine")
+GROUPS = ("data", "preprocess", "augment", "model", "init", "optimizer", "scheduler", "engine")
 ON_DAMAGED = ("error", "retrain")
+HEADS = ("softmax", "knn")
+LOGGERS = ("none", "tensorboard")
 
 
 def train_problems(config: TrainConfig) -> list[str]:
@@ -54,12 +56,20 @@ def train_problems(config: TrainConfig) -> list[str]:
         problems.append(f"patience must be at least 1, or null for no early stopping, got {config.patience}")
     if not 0 <= config.label_smoothing < 1:
         problems.append(f"label_smoothing must be at least 0 and below 1, got {config.label_smoothing}")
-    if config.clip_norm is not None and not 0 < config.clip_norm < math.inf:
-        problems.append(f"clip_norm must be above 0, or null for no clipping, got {config.clip_norm}")
+    for key, off in (("clip_norm", "clipping"), ("clip_value", "clipping"), ("max_norm", "limit")):
+        value = getattr(config, key)
+        if value is not None and not 0 < value < math.inf:
+            problems.append(f"{key} must be above 0, or null for no {off}, got {value}")
+    if config.clip_norm is not None and config.clip_value is not None:
+        problems.append("clip_norm= and clip_value= cannot be combined: leave one out")
+    if not 0 <= config.l1 < math.inf:
+        problems.append(f"l1 must be at least 0 and finite, got {config.l1}")
     if not config.save_every >= 0:
         problems.append(f"save_every must be at least 0 seconds, got {config.save_every}")
     if config.on_damaged not in ON_DAMAGED:
         problems.append(unknown("on_damaged", config.on_damaged, ON_DAMAGED))
+    if config.logger not in LOGGERS:
+        problems.append(unknown("logger", config.logger, LOGGERS))
     problems += [unknown("stream in vary", name, STREAMS) for name in config.vary if name not in STREAMS]
     problems += _members_problems(config.members)
     return problems + _seeds_problems(config.seeds) + _spec_problems(config) + _place_problems(config)
@@ -71,6 +81,8 @@ def predict_problems(config: PredictConfig) -> list[str]:
     problems += [
         f"{key} is empty: name a place, or leave it out" for key in ("images", "arrays") if getattr(config, key) == ""
     ]
+    if config.head not in HEADS:
+        problems.append(unknown("head", config.head, HEADS))
     if config.images and config.arrays:
         problems.append("images= and arrays= cannot be predicted in one go: give one of them")
     return problems
@@ -79,8 +91,10 @@ def predict_problems(config: PredictConfig) -> list[str]:
 def compare_problems(config: CompareConfig) -> list[str]:
     """Say what is wrong with a command line of ``seedvote.compare``."""
     problems = _seeds_problems(config.seeds) + _place_problems(config) + directory_problems("output", config.output)
-    problems += [_name_problem("rival", config.rival, config.checkpoints)] if _is_bad_name(config.rival) else []
+    problems += _rival_problems(config)
     problems += [_name_problem("runs", name, config.checkpoints) for name in config.runs or [] if _is_bad_name(name)]
+    if config.head not in HEADS:
+        problems.append(unknown("head", config.head, HEADS))
     if not 0 < config.level < 1:
         problems.append(f"level must be above 0 and below 1, such as 0.95, got {config.level}")
     if config.seed < 0:
@@ -94,6 +108,20 @@ def compare_problems(config: CompareConfig) -> list[str]:
         if others:
             problems.append(f"runs= cannot be combined with {listed(f'{key}=' for key in others)}: leave one out")
     return problems
+
+
+def rival_names(rival: Any) -> list[str]:
+    """Return the names in ``rival=``: none, one, or those of a list. A name of digits alone comes as a number."""
+    names = [] if rival is None else rival if isinstance(rival, list) else [rival]
+    return [str(name) if type(name) is int else name for name in names]
+
+
+def _rival_problems(config: CompareConfig) -> list[str]:
+    names = rival_names(config.rival)
+    if isinstance(config.rival, list) and (len(names) < 2 or len({*map(str, names)}) < len(names)):
+        return [f"rival names one run, or a list of at least two and none twice, such as rival=[a,b], got {names}"]
+    bad = [name for name in names if not isinstance(name, str) or _is_bad_name(name)]
+    return [_name_problem("rival", name, config.checkpoints) for name in bad]
 
 
 def _seeds_problems(seeds: list[int] | None) -> list[str]:
@@ -141,8 +169,14 @@ def _spec_problems(config: TrainConfig) -> list[str]:
         part = config.data.get(key)
         if (part is not None or key == "validation") and not (is_number(part, float) and 0 < part < 1):
             problems.append(f"data.{key} must be a fraction above 0 and below 1, got {part!r}")
-    if not isinstance(config.data.get("normalize", False), bool):
-        problems.append(f"data.normalize must be true or false, got {config.data['normalize']!r}")
+    interval = config.scheduler.get("interval", "step")
+    if interval not in INTERVALS:
+        problems.append(unknown("scheduler.interval", interval, INTERVALS))
+    for key in ("normalize", "bootstrap"):
+        if not isinstance(config.data.get(key, False), bool):
+            problems.append(f"data.{key} must be true or false, got {config.data[key]!r}")
+    if config.vary == ["sample"] and not config.data.get("bootstrap"):
+        problems.append("vary=[sample] varies nothing without data.bootstrap=true: add it, or vary something else")
     if not isinstance(config.data.get("name", ""), str):
         problems.append(f"data.name must be a name, got {config.data['name']!r}")
     return problems + [
@@ -157,7 +191,7 @@ def _is_bad_name(run: str | None) -> bool:
     return run is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", run)
 
 
-def _name_problem(key: str, run: str | None, checkpoints: str) -> str:
+def _name_problem(key: str, run: object, checkpoints: str) -> str:
     return (
         f"{key} must be a plain name of letters, digits, '.', '_' and '-' (a directory under "
         f"checkpoints={checkpoints}), got {run!r}"

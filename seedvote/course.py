@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from seedvote.seeding import Streams
 from seedvote.types import Data, EpochRecord, Recipe, Snapshot, TrainedMember
 
 
@@ -99,6 +100,18 @@ class Course:
         self.loss_sum = snapshot.loss_sum
         self._began = now - snapshot.seconds / self.share
         self._epoch_began = now - snapshot.epoch_seconds / self.share
+
+
+def epoch_order(streams: Streams, epoch: int, recipe: Recipe, data: Data) -> Tensor:
+    """Return which training samples a member sees in an epoch, ``[S]``, in its own order.
+
+    With ``recipe.bootstrap`` these are S draws with replacement, the same in every epoch (Efron, 1979).
+    """
+    count = len(data.train)
+    order = streams.generator("order", epoch).permutation(count)
+    if recipe.bootstrap:
+        order = streams.generator("sample").integers(count, size=count)[order]
+    return torch.from_numpy(order)
 
 
 def batches(order: Tensor, batch_size: int) -> list[Tensor]:

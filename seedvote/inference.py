@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +15,17 @@ import torch
 from torch import Tensor, nn
 
 from seedvote import voting
-from seedvote.data import network_inputs
+from seedvote.data import network_inputs, preprocessed
 from seedvote.data.archive import physical_memory
 from seedvote.data.checks import is_class_name
 from seedvote.device import resolve_device
 from seedvote.errors import listed, unknown
+from seedvote.folding import folded
+from seedvote.neighbors import Neighbors, features_of, fitted_neighbors
 from seedvote.seeding import restored_generators
-from seedvote.store import MemberRecord, Run, read_member, read_run, read_weights
+from seedvote.store import MemberRecord, Run, read_member, read_preprocessing, read_run, read_weights
 from seedvote.targets import check_trusted, model_builder
-from seedvote.types import Normalization
+from seedvote.types import Normalization, Preprocessing, Split
 from seedvote.variants import are_sound, variants_of
 from seedvote.voting import Vote
 
@@ -43,8 +45,13 @@ class Ensemble:
     members: tuple[MemberRecord, ...]
     dropped: dict[int, str]
     device: torch.device
+    _preprocessing: Preprocessing | None
     _networks: tuple[nn.Module, ...]  # one for each variant of the recipe
     _states: tuple[dict[str, Tensor], ...]
+    fold_batchnorm: bool = False
+    _reference: tuple[Split, Split] | None = None
+    # The neighbours of the member that was asked last, by its seed.
+    _neighbors: dict[int, Neighbors | None] = field(default_factory=dict)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -55,6 +62,19 @@ class Ensemble:
     def seeds(self) -> tuple[int, ...]:
         """The members' seeds, in the order of the axis M."""
         return tuple(member.seed for member in self.members)
+
+    @property
+    def cache_suffix(self) -> str:
+        """How the members answer if not as they were trained to: the end of the names of files that keep answers."""
+        return ("-knn" if self._reference is not None else "") + ("-folded" if self.fold_batchnorm else "")
+
+    def with_neighbors(self, train: Split, validation: Split) -> Ensemble:
+        """Return the ensemble whose members answer by the nearest training samples in their penultimate layer.
+
+        Their logits are then log-probabilities; ``seedvote.neighbors`` has the formula. train, validation: of the run's
+        own data; each member chooses its number of neighbours on validation.
+        """
+        return dataclasses.replace(self, _reference=(train, validation), _neighbors={})
 
     def only(self, positions: Sequence[int], reason: str) -> Ensemble:
         """Return the ensemble of the members at these positions, the others noted as dropped for a reason."""
@@ -84,15 +104,45 @@ class Ensemble:
     def member_logits(self, position: int, inputs: Tensor | npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:
         """Return the logits ``[S, C]`` of the member at a position of the axis M; otherwise as ``predict_logits``."""
         raw = self._checked(torch.as_tensor(inputs))
-        normalization = Normalization(tuple(self.run.record.mean), tuple(self.run.record.std))
-        logits = np.empty((len(raw), len(self.classes)), np.float32)
+        network = self._network(position, raw)
+        logits = np.full((len(raw), len(self.classes)), np.nan, np.float32)
+        if self._reference is None:
+            for start, batch in self._batches(raw):
+                logits[start : start + BATCH] = network(batch).float().cpu().numpy()
+            return logits
+        neighbors = self._nearest(self._reference, position, network)
+        if neighbors is not None:  # else the network computes what is not finite
+            for start, batch in self._batches(raw):
+                logits[start : start + BATCH] = neighbors.log_probabilities(features_of(network, [batch]))
+        return logits
+
+    def _network(self, position: int, raw: Tensor) -> nn.Module:
         network = self._networks[self.seeds[position] % len(self._networks)]
         network.load_state_dict(self._states[position])
         network.eval()
+        if not self.fold_batchnorm:
+            return network
+        sample = next((batch for _, batch in self._batches(raw[:2])), None)
+        return folded(network, sample).to(memory_format=torch.channels_last)
+
+    def _batches(self, raw: Tensor) -> Iterator[tuple[int, Tensor]]:
+        """Yield network inputs ``[B, ...]``, each with the place of its first sample."""
+        normalization = Normalization(tuple(self.run.record.mean), tuple(self.run.record.std))
         for start in range(0, len(raw), BATCH):
             batch = network_inputs(raw[start : start + BATCH].to(self.device), normalization)
-            logits[start : start + BATCH] = network(batch).float().cpu().numpy()
-        return logits
+            yield start, preprocessed(batch, self._preprocessing)
+
+    def _nearest(self, reference: tuple[Split, Split], position: int, network: nn.Module) -> Neighbors | None:
+        """Return a member's neighbours; those of the member that was asked last are kept."""
+        seed = self.seeds[position]
+        if seed not in self._neighbors:
+            train, validation = (
+                (features_of(network, (batch for _, batch in self._batches(split.inputs))), split.labels.numpy())
+                for split in reference
+            )
+            self._neighbors.clear()
+            self._neighbors[seed] = fitted_neighbors(train, validation, len(self.classes))
+        return self._neighbors[seed]
 
     def predict(self, inputs: Tensor | npt.NDArray[np.generic], vote: str = "soft", tie: str = "probability") -> Vote:
         """Let the members vote on raw inputs ``[S, ...]``; ``seedvote.voting.vote`` has the rules.
@@ -123,13 +173,14 @@ def load(
     on_bad_member: str = "error",
     trust: bool = False,
     seeds: Sequence[int] | None = None,
+    fold_batchnorm: bool = False,
 ) -> Ensemble:
     """Load the members of a run.
 
     path: the run's directory. device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``. on_bad_member: what to do
     where a member is missing, damaged or diverged: ``error``, or ``drop`` it and say so in ``Ensemble.dropped``.
     trust: load a run whose model is code outside seedvote, torch.nn and torchvision.models. seeds: these members only;
-    default all that the run was ever asked for.
+    default all that the run was ever asked for. fold_batchnorm: compute BatchNorm as a part of the layer before it.
 
     Raises:
         ValueError: the run or a member cannot be used; the message says which and what to do.
@@ -148,7 +199,9 @@ def load(
         for variant in variants_of(record.recipe):
             check_trusted(variant["model"], run.name, "model")
     place = resolve_device(device)
-    networks = [_network(run, variant["model"]) for variant in variants_of(record.recipe)]
+    preprocessing = read_preprocessing(run)
+    input_shape = preprocessing.shape if preprocessing is not None else tuple(record.input_shape)
+    networks = [_network(run, variant["model"], input_shape) for variant in variants_of(record.recipe)]
     wanted = record.seeds if seeds is None else sorted(set(seeds))
     strange = [seed for seed in wanted if seed not in record.seeds]
     if strange or not wanted:
@@ -162,7 +215,7 @@ def load(
     if not members:
         raise ValueError(f"run {run.name!r} has no member that can be used: {next(iter(bad.values()))}")
     placed = tuple(network.to(place).to(memory_format=torch.channels_last) for network in networks)
-    return Ensemble(run, tuple(members), bad, place, placed, tuple(states))
+    return Ensemble(run, tuple(members), bad, place, preprocessing, placed, tuple(states), fold_batchnorm)
 
 
 def _check_record(run: Run) -> None:
@@ -184,12 +237,12 @@ def _check_record(run: Run) -> None:
         raise ValueError(f"{path} is damaged: {listed(wrong)} cannot be what a training wrote")
 
 
-def _network(run: Run, spec: Mapping[str, Any]) -> nn.Module:
+def _network(run: Run, spec: Mapping[str, Any], input_shape: tuple[int, ...]) -> nn.Module:
     """Build a network of a run, if it has room in memory: a stored recipe may ask for one of any size."""
     record = run.record
     with restored_generators(torch.device("cpu")):
         try:
-            build = model_builder(spec, record.input_shape, len(record.classes))
+            build = model_builder(spec, input_shape, len(record.classes))
             with suppress(NotImplementedError), torch.device("meta"):  # shapes without memory
                 size = sum(tensor.nbytes for tensor in build().state_dict().values())
                 if size > physical_memory():

@@ -10,6 +10,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 LARGEST = 2**63 - 1  # what every format and library can hold
 MOST_SEEDS = 1_000_000
 MOST_THREADS = 4096
+MOST_FEATURES = 8192  # numbers a sample of which a covariance is taken: 256 MiB in float32
 
 
 def wrong_elements(config: object, kind: type) -> list[str]:

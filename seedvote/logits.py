@@ -1,6 +1,7 @@
 """What each member said about a split, computed once and kept beside its weights.
 
     seed-0007/logits-test.safetensors    logits [S, C]; metadata: what they were computed from, how long it took, digest
+    seed-0007/logits-test-knn.safetensors    the same of another way to answer, see ``Ensemble.cache_suffix``
 
 A file counts only if it was computed with these weights on this data and is whole; anything else is computed again
 and written over. The files may be deleted at any time.
@@ -47,7 +48,7 @@ def split_logits(ensemble: Ensemble, split: Split, name: str) -> SplitLogits:
 
     The caller has made sure that the split belongs to the data that the run's record names.
     """
-    run = ensemble.run
+    run, name = ensemble.run, f"{name}{ensemble.cache_suffix}"
     shape = (len(split), len(ensemble.classes))
     logits = np.empty((len(ensemble.members), *shape), np.float32)
     facts: list[dict[str, str]] = []
@@ -55,7 +56,8 @@ def split_logits(ensemble: Ensemble, split: Split, name: str) -> SplitLogits:
     for position, member in enumerate(ensemble.members):
         known = _read(run, member, name, shape)
         if known is None:
-            if not computed:  # What is only slow the first time shall not count.
+            # What is only slow the first time shall not count, nor what a member's neighbours take to be found.
+            if not computed or ensemble.cache_suffix:
                 ensemble.member_logits(position, split.inputs[:1])
             started = time.perf_counter()
             values = ensemble.member_logits(position, split.inputs)

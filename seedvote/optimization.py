@@ -2,16 +2,42 @@
 
 from __future__ import annotations
 
+import math
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from seedvote.types import Recipe
+from seedvote.regularization import is_matrix
+from seedvote.types import EpochRecord, Recipe
 
-Scheduler = torch.optim.lr_scheduler.LRScheduler
+MOST_TRIED = 1000  # steps of a schedule before anything is written
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A torch scheduler and when it is stepped: one of ``seedvote.types.INTERVALS``."""
+
+    scheduler: torch.optim.lr_scheduler.LRScheduler
+    interval: str
+
+    def after_step(self) -> None:
+        """Take note of a step of the optimizer."""
+        if self.interval == "step":
+            self.scheduler.step()
+
+    def after_epoch(self, validation_loss: float) -> None:
+        """Take note of an epoch and of the validation loss (nats) after it."""
+        if self.interval == "epoch":
+            with warnings.catch_warnings():
+                # After a break between an epoch's last step and its end, torch has not seen the optimizer's steps.
+                warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
+                self.scheduler.step()
+        elif self.interval == "validation":
+            self.scheduler.step(validation_loss)  # type: ignore[arg-type]  # ReduceLROnPlateau takes a float
 
 
 def parameter_groups(
@@ -25,21 +51,68 @@ def parameter_groups(
     trained = [parameter for parameter in parameters if parameter.requires_grad]
     if decay_all:
         return [{"params": trained}]
-    matrices = [parameter for parameter in trained if parameter.ndim - stacked > 1]
-    vectors = [parameter for parameter in trained if parameter.ndim - stacked <= 1]
+    matrices = [parameter for parameter in trained if is_matrix(parameter, stacked)]
+    vectors = [parameter for parameter in trained if not is_matrix(parameter, stacked)]
     groups: list[dict[str, Any]] = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
     return [group for group in groups if group["params"]]
 
 
-def scheduler_after(steps: int, total_steps: int, optimizer: torch.optim.Optimizer, recipe: Recipe) -> Scheduler:
-    """Build the recipe's scheduler and step it as often as the member was; it needs no state of its own so."""
+def build_schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, total_steps: int) -> Schedule:
+    """Build the recipe's schedule at its beginning.
+
+    Raises:
+        ValueError: it is to be stepped at another time than its kind can be.
+    """
     scheduler = recipe.build_scheduler(optimizer, total_steps)
+    kind, by_loss = type(scheduler).__name__, isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)
+    if by_loss and recipe.interval != "validation":
+        raise ValueError(
+            f"scheduler.interval must be validation for {kind}, which acts on the validation loss, "
+            f"got {recipe.interval}"
+        )
+    if not by_loss and recipe.interval == "validation":
+        raise ValueError(f"scheduler.interval=validation is for ReduceLROnPlateau alone, not for {kind}: use epoch")
+    if by_loss and getattr(scheduler, "mode", "min") != "min":
+        raise ValueError(f"scheduler.mode must be min for {kind}: the validation loss is better when it is lower")
+    return Schedule(scheduler, recipe.interval)
+
+
+def try_schedule(schedule: Schedule, optimizer: torch.optim.Optimizer, epochs: int, steps_an_epoch: int) -> None:
+    """Go through a schedule, or its beginning, as if no epoch were better than the first.
+
+    Raises:
+        ValueError: it cannot be stepped, or leads to a learning rate that is negative or not finite.
+    """
+    per_epoch = steps_an_epoch if schedule.interval == "step" else 1
+    for time in range(1, min(epochs * per_epoch, MOST_TRIED) + 1):
+        try:
+            schedule.after_step()
+            schedule.after_epoch(1.0)
+        except Exception as error:
+            raise ValueError(f"the schedule cannot be stepped: {type(error).__name__}: {error}") from error
+        for group in optimizer.param_groups:
+            if not 0 <= group["lr"] < math.inf:
+                raise ValueError(f"the schedule leads to a learning rate of {group['lr']} when stepped {time} times")
+
+
+def schedule_after(
+    history: Sequence[EpochRecord], step: int, optimizer: torch.optim.Optimizer, recipe: Recipe, steps_an_epoch: int
+) -> Schedule:
+    """Build the recipe's schedule and step it as the member's was; it needs no state of its own so.
+
+    history: the epochs that are over. step: how many steps of the next were taken.
+    """
+    schedule = build_schedule(optimizer, recipe, recipe.epochs * steps_an_epoch)
     with warnings.catch_warnings():
         # The optimizer's own steps were taken before the break.
         warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
-        for _ in range(steps):
-            scheduler.step()
-    return scheduler
+        for record in history:
+            for _ in range(steps_an_epoch):
+                schedule.after_step()
+            schedule.after_epoch(record.validation_loss)
+        for _ in range(step):
+            schedule.after_step()
+    return schedule
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer, parameters: Mapping[str, Tensor]) -> dict[str, dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""A comparison as one page that needs nothing but itself: no network, readable on a phone, in the dark and in print."""
+"""A comparison as one page that needs nothing but itself: no network, readable on a phone, in the dark, in print."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from seedvote import captions, sections
 from seedvote.comparison import Comparison, Rival
 from seedvote.figures import Drawing
 from seedvote.sections import Section
-from seedvote.verdict import Verdict, rival_sentences
+from seedvote.verdict import Verdict, rival_sentences, runs_headline
 
 _TEMPLATES = Path(__file__).resolve().parent / "templates"
 
@@ -29,7 +29,7 @@ class Origin:
     run: str
     data: str
     sample: str
-    dropped: Mapping[int, str]
+    dropped: Mapping[str, str]
     facts: Mapping[str, str]
 
 
@@ -52,25 +52,70 @@ def page(
     rivals: Sequence[tuple[str, Rival]] = (),
 ) -> str:
     """Return the HTML of a comparison with its figures."""
-    environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES), autoescape=True, undefined=StrictUndefined, keep_trailing_newline=True
-    )
+    count = len(comparison.seeds)
     words = [verdict.fresh, verdict.chosen, verdict.how_many, verdict.cost]
     for name, rival in rivals:
         words += rival_sentences(comparison, rival, name)
-    samples = comparison.samples
-    return environment.get_template("report.html").render(
-        title=f"{origin.run}: what the vote of {len(comparison.seeds)} is worth",
-        facts=f"{origin.data}: {samples['test']:,} test samples, {len(comparison.classes)} classes; members chosen and "
-        f"temperatures fitted on {samples['validation']:,} validation samples.",
-        sample=origin.sample,
+    return _rendered(
+        title=f"{origin.run}: what the vote of {count} is worth" if count > 1 else f"{origin.run}: one member",
+        facts=_facts(origin, comparison),
+        origin=origin,
         outcome=verdict.committee.split()[0],
         headline=verdict.headline,
         sentences=[text for text in words if text],
-        dropped=sorted(origin.dropped.items()),
         sections=[_filled(section, comparison, figures) for section in sections.build(comparison, verdict, rivals)],
+    )
+
+
+def runs_page(
+    runs: Sequence[tuple[str, Comparison]], corrected: Mapping[str, float], figure: Drawing, origin: Origin
+) -> str:
+    """Return the HTML of several runs on the same data.
+
+    corrected: Holm's p-values of the gains, by run, where there is a vote. figure: of all of them.
+    """
+    shown = _shown(figure, *captions.describe_runs(runs))
+    found = runs[0][1]
+    return _rendered(
+        title=f"{len(runs)} runs on {origin.data}: single seeds and their votes",
+        facts=_facts(origin, found),
+        origin=origin,
+        outcome="none",
+        headline=runs_headline(runs, corrected),
+        sentences=[
+            "p-values are Holm-corrected for all runs with a vote. Whether one run beats another is not tested here; "
+            "compare run=... rival=... does that."
+        ],
+        sections=[
+            {
+                "title": each.title,
+                "sentences": each.sentences,
+                "tables": each.tables,
+                "figures": [shown] * bool(each.figures),
+            }
+            for each in sections.build_runs(runs, corrected)
+        ],
+    )
+
+
+def _facts(origin: Origin, comparison: Comparison) -> str:
+    samples = comparison.samples
+    return (
+        f"{origin.data}: {samples['test']:,} test samples, {len(comparison.classes)} classes; members chosen and "
+        f"temperatures fitted on {samples['validation']:,} validation samples."
+    )
+
+
+def _rendered(origin: Origin, **values: object) -> str:
+    environment = Environment(
+        loader=FileSystemLoader(_TEMPLATES), autoescape=True, undefined=StrictUndefined, keep_trailing_newline=True
+    )
+    return environment.get_template("report.html").render(
+        sample=origin.sample,
+        dropped=list(origin.dropped.items()),
         words=captions.WORDS,
         origin=list(origin.facts.items()),
+        **values,
     )
 
 

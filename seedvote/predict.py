@@ -30,7 +30,13 @@ def predict(config: PredictConfig) -> int:
     if config.threads:
         torch.set_num_threads(config.threads)
     run = find_run(Path(config.checkpoints), config.run)
-    ensemble = load(run.path, device=config.device, on_bad_member=config.on_bad_member, trust=config.trust)
+    ensemble = load(
+        run.path,
+        device=config.device,
+        on_bad_member=config.on_bad_member,
+        trust=config.trust,
+        fold_batchnorm=config.fold_batchnorm,
+    )
     if config.images is not None or config.arrays is not None:
         return _predict_new(ensemble, config)
     return _predict_test(ensemble, config)
@@ -56,6 +62,7 @@ def _predict_test(ensemble: Ensemble, config: PredictConfig) -> int:
 
     data = stored_data(ensemble.run, vars(config.data), config.trust)
     targets = data.test.labels.numpy()
+    ensemble = _with_head(ensemble, config, data)
     logits = split_logits(ensemble, data.test, "test").logits
     ensemble, logits, votes = _votes(ensemble, logits, config, data)
     _introduce(ensemble, f"{data.name}: test split, {len(targets)} samples")
@@ -91,7 +98,9 @@ def _predict_new(ensemble: Ensemble, config: PredictConfig) -> int:
             f"{place} has the label {targets.max()}, but run {ensemble.run.name!r} knows the classes "
             f"0 .. {len(ensemble.classes) - 1}"
         )
-    data = stored_data(ensemble.run, vars(config.data), config.trust) if config.vote == "weighted" else None
+    needed = config.vote == "weighted" or config.head == "knn"
+    data = stored_data(ensemble.run, vars(config.data), config.trust) if needed else None
+    ensemble = _with_head(ensemble, config, data)
     ensemble, logits, votes = _votes(ensemble, ensemble.predict_logits(inputs), config, data)
     _introduce(ensemble, f"{place}: {len(inputs)} samples")
     if targets is not None:
@@ -103,6 +112,13 @@ def _predict_new(ensemble: Ensemble, config: PredictConfig) -> int:
     if unreadable:
         print(f"warning: {len(unreadable)} files were left out", *unreadable, sep="\n  ", file=sys.stderr)
     return 1 if unreadable or ensemble.dropped else 0
+
+
+def _with_head(ensemble: Ensemble, config: PredictConfig, data: Data | None) -> Ensemble:
+    if config.head == "softmax":
+        return ensemble
+    assert data is not None
+    return ensemble.with_neighbors(data.train, data.validation)
 
 
 def _votes(

@@ -22,16 +22,23 @@ class TrainConfig:
     batch_size: int = MISSING
     label_smoothing: float = MISSING
     clip_norm: float | None = None
+    clip_value: float | None = None
+    l1: float = MISSING
+    max_norm: float | None = None
     decay_all: bool = MISSING
     patience: int | None = None
+    frozen: list[str] = MISSING
     device: str = MISSING
     threads: int | None = None
     run: str | None = None
     checkpoints: str = MISSING
     save_every: float = MISSING
     on_damaged: str = MISSING
+    logger: str = MISSING
+    diagnose: bool = MISSING
     members: Any = None
     data: Any = MISSING
+    preprocess: Any = MISSING
     augment: Any = MISSING
     model: Any = MISSING
     init: Any = MISSING
@@ -57,6 +64,8 @@ class PredictConfig:
     vote: str = MISSING
     tie: str = MISSING
     on_bad_member: str = MISSING
+    head: str = MISSING
+    fold_batchnorm: bool = MISSING
     images: str | None = None
     arrays: str | None = None
     output: str | None = None
@@ -72,12 +81,13 @@ class CompareConfig:
 
     run: str | None = None
     runs: list[str] | None = None
-    rival: str | None = None
+    rival: Any = None
     checkpoints: str = MISSING
     seeds: list[int] | None = None
     vote: str = MISSING
     tie: str = MISSING
     on_bad_member: str = MISSING
+    head: str = MISSING
     level: float = MISSING
     seed: int = MISSING
     output: str | None = None

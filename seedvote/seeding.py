@@ -1,6 +1,6 @@
 """From a seed to random streams.
 
-A member draws from four named streams. Each draw's generator is derived afresh from a hash of (seed, stream,
+A member draws from five named streams. Each draw's generator is derived afresh from a hash of (seed, stream,
 position), where the position is the epoch and the step: no generator state is carried along, so a resumed
 member draws what an uninterrupted one would, and no draw depends on how many members there are.
 

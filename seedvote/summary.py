@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Mapping, Sequence
 
-from seedvote.comparison import Comparison, Rival, VoteScores
+from seedvote.comparison import Comparison, Rival, RuleScores, VoteScores
 from seedvote.report import table
 from seedvote.stats import Interval, Scores
 from seedvote.verdict import Verdict, duration, p_text, rival_sentences, signed
@@ -24,28 +24,35 @@ def summary(comparison: Comparison, verdict: Verdict, rivals: Sequence[tuple[str
     return "\n\n".join(parts)
 
 
-def runs_table(rows: Sequence[tuple[str, Comparison]], corrected: Mapping[str, float]) -> str:
-    """Return one row for each run; corrected: Holm's p-values of the gains, by run, where there is a vote."""
-    cells = []
-    for name, found in rows:
-        single, fresh = found.members.test.accuracy, found.procedure.interval
+def runs_summary(headline: str, runs: Sequence[tuple[str, Comparison]], corrected: Mapping[str, float]) -> str:
+    """Return what ``compare`` prints about several runs; corrected: Holm's p-values, by run, where there is a vote."""
+    cells, costs = [], []
+    for name, found in runs:
+        single, cost = found.members.test.accuracy, found.cost
         row = [name, str(len(found.seeds)), _accuracy(single.mean, single.deviation)]
         if name in corrected:
             row += [
                 f"{100 * found.primary.scores.accuracy:.2f} %",
                 _gain(found.primary.gain.difference, found.primary.gain.interval),
                 _p(corrected[name]),
-                _span(fresh, points=True),
+                _span(found.procedure.interval, points=True),
             ]
         else:
             row += ["-"] * 4
-        cells.append([*row, duration(found.cost.training_total)])
-    header = ["run", "n", "single seed", "vote", "gain (points)", "p (Holm)", "fresh committee", "training"]
+        cells.append(row)
+        pairs = ((cost.training.mean, cost.training_total), (cost.inference.mean, cost.inference_total))
+        vote = name in corrected
+        costs.append(
+            [name, *(text for one, all_ in pairs for text in (duration(one), duration(all_) if vote else "-"))]
+        )
+    header = ["run", "n", "single seed", "vote", "gain (points)", "p (Holm)", "fresh committee"]
+    samples = f"{runs[0][1].cost.samples:,} test samples"
+    spent = table(["seconds as measured", "training, one seed", "vote", f"{samples}, one seed", "vote"], costs)
     notes = (
         "gain: vote minus mean single seed, with its interval on these test samples; p: sign-flip, Holm-corrected for "
         "all runs. fresh committee: interval of the gain with seeds and samples both random."
     )
-    return f"{table(header, cells)}\n\n{_wrapped(notes)}"
+    return f"{_wrapped(headline)}\n\n{table(header, cells)}\n\n{spent}\n\n{_wrapped(notes)}"
 
 
 def _wrapped(text: str) -> str:
@@ -69,15 +76,10 @@ def _scores(comparison: Comparison) -> str:
     return table(["", "accuracy", "NLL", "Brier", "ECE", "gain (points)", "p", "won:lost"], rows)
 
 
-def _row(name: str, scores: Scores, deviation: float | None = None) -> list[str]:
-    return [
-        name,
-        _accuracy(scores.accuracy, deviation),
-        f"{scores.negative_log_likelihood:.4f}",
-        f"{scores.brier:.4f}",
-        f"{scores.expected_calibration_error:.4f}",
-        *[""] * 3,
-    ]
+def _row(name: str, scores: Scores | RuleScores, deviation: float | None = None) -> list[str]:
+    of_probabilities = (scores.negative_log_likelihood, scores.brier, scores.expected_calibration_error)
+    values = ["-" if value is None else f"{value:.4f}" for value in of_probabilities]
+    return [name, _accuracy(scores.accuracy, deviation), *values, *[""] * 3]
 
 
 def _vote_row(vote: VoteScores) -> list[str]:
@@ -108,22 +110,31 @@ def _committees(comparison: Comparison) -> str:
 def _notes(comparison: Comparison, verdict: Verdict) -> str:
     single = comparison.members.test.accuracy
     share = f"{100 * comparison.plan.level:g} %"
-    odds = comparison.beats_seed
     notes = [
         f"gain: against the mean single seed, with its {share} interval; p: sign-flip test, for rules that are not "
         f"primary Holm-corrected for all {len(comparison.votes) - 1} of them. won:lost: samples against seed "
         f"{comparison.chosen.seed}. ECE: {comparison.calibration_bins} equal bins. *: forecast.",
         f"Single seeds run from {100 * single.minimum:.2f} to {100 * single.maximum:.2f} %. {verdict.spread}",
-        f"The vote beats {odds.below} of its {len(comparison.seeds)} members, equals {odds.equal}: the chance to beat "
-        f"a random one is {odds.probability:.2f} ({_span(odds.interval)} over fresh samples).",
+        verdict.odds,
         verdict.best_on_test,
-        f"Calibration of the soft vote: ECE {comparison.calibration.before.expected_calibration_error:.4f}, after "
-        f"temperature {comparison.calibration.temperature:.3g} (fitted on validation) "
-        f"{comparison.calibration.after.expected_calibration_error:.4f}.",
+        _calibration(comparison),
     ]
+    missing = [vote.rule for vote in comparison.votes if vote.scores.reason is not None]
+    if missing:
+        notes.append(f"-: {' and '.join(missing)} count votes or ranks, which are no probabilities to score.")
     if comparison.rules_left_out:
         notes.append(f"Left out for their size: {', '.join(comparison.rules_left_out)}.")
     return "\n".join(_wrapped(note) for note in notes if note)
+
+
+def _calibration(comparison: Comparison) -> str:
+    found = comparison.calibration
+    if found.temperature is None or found.before is None or found.after is None:
+        return f"Calibration of the {found.rule} vote: not defined, as {found.reason}."
+    return (
+        f"Calibration of the {found.rule} vote: ECE {found.before.expected_calibration_error:.4f}, after temperature "
+        f"{found.temperature:.3g} (fitted on validation) {found.after.expected_calibration_error:.4f}."
+    )
 
 
 def _accuracy(mean: float, deviation: float | None) -> str:

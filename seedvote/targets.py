@@ -105,6 +105,26 @@ def _fits(value: object, hint: Any) -> bool:
     return True  # lists and the like are checked where they are used
 
 
+def scheduler_builder(spec: Mapping[str, Any]) -> functools.partial[Any]:
+    """Return what builds a schedule from the optimizer and the total number of steps.
+
+    A function gets both. A class, such as torch's, gets the number only if it has an option ``total_steps``.
+
+    Raises:
+        ValueError: it cannot be imported, has no such option, or ``total_steps`` is given.
+    """
+    bound = bound_target({key: value for key, value in spec.items() if key != "interval"}, "scheduler")
+    if "total_steps" in bound.keywords:
+        raise ValueError("scheduler.total_steps follows from epochs, batch_size and the data: leave it out")
+    if not inspect.isclass(bound.func):
+        return bound
+    return functools.partial(_scheduler, bound, "total_steps" in _parameters(bound.func))
+
+
+def _scheduler(build: Callable[..., Any], counts: bool, optimizer: Any, total_steps: int) -> Any:
+    return build(optimizer, total_steps=total_steps) if counts else build(optimizer)
+
+
 def model_builder(spec: Mapping[str, Any], input_shape: Sequence[int], n_classes: int) -> Callable[[], Any]:
     """Return what builds the network; ``input_shape`` and ``n_classes`` are passed to targets that take them."""
     bound = bound_target(spec, "model")
@@ -196,7 +216,7 @@ def _is_network(target: object) -> bool:
         return issubclass(found, nn.Module)
     if not inspect.isfunction(found) or found.__qualname__.startswith("_"):
         return False
-    if found.__module__ == "seedvote.models":
+    if found.__module__.startswith("seedvote.models."):
         return found.__qualname__.isidentifier()
     name = found.__name__
     builders = torchvision.models.list_models(module=torchvision.models)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import shlex
 import sys
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 
     import torch
 
-    from seedvote.store import Run, RunKeeper
+    from seedvote.monitoring import Monitor
+    from seedvote.store import Run, RunKeeper, RunRecord
     from seedvote.types import Data, Engine, Event, Paused, Recipe
 
 PAUSE = 0.2  # seconds between looks at what other processes do
@@ -29,11 +31,16 @@ def train(config: TrainConfig) -> int:
     """Train what is missing of the members that the config asks for; return the exit status."""
     import torch
 
-    from seedvote.assembly import build_engine, build_recipe, load_data, run_name, run_record, versions
+    from seedvote.assembly import build_engine, build_recipe, load_data, preprocessing_for, run_name, run_record
+    from seedvote.board import check_tensorboard
     from seedvote.config import location_of, recipe_of
     from seedvote.device import device_name, resolve_device
+    from seedvote.monitoring import diagnosis, origin, watched
+    from seedvote.provenance import versions
     from seedvote.store import RunKeeper, open_run
 
+    if config.logger == "tensorboard":
+        check_tensorboard()
     config = with_variants(config, functools.partial(composed_again, "train"))
     device = resolve_device(config.device)
     if config.threads:
@@ -41,20 +48,45 @@ def train(config: TrainConfig) -> int:
     engine = build_engine(config.engine)
     recipe_values = recipe_of(config)
     data = load_data(recipe_values, location_of(config))
-    recipe = build_recipe(recipe_values, data)
     record = run_record(config, data, command_line("seedvote.train"))
-    run = open_run(Path(config.checkpoints), config.run or run_name(record), record)
+    name = config.run or run_name(record)
+    preprocessing = preprocessing_for(Path(config.checkpoints) / name, record, data)
+    data = dataclasses.replace(data, preprocessing=preprocessing)
+    recipe = build_recipe(recipe_values, data)
+    run = open_run(Path(config.checkpoints), name, record, preprocessing)
 
     seeds = chosen_seeds(config)
     _deal_with_damage(run, seeds, config.on_damaged)
     _introduce(run, data, seeds, device_name(device))
     facts = {"device": device_name(device), "threads": torch.get_num_threads(), "versions": versions()}
-    keeper = RunKeeper(run, facts, config.save_every)
-    stopped_by, paused = _train(run, engine, seeds, recipe, data, device, keeper)
+    keeper = RunKeeper(run, facts, config.save_every, observes=config.logger != "none")
+    missing = run.missing(seeds)
+    report = {"diagnosis": diagnosis(recipe, data, missing or seeds, device)} if config.diagnose else {}
+    print(*report.values(), sep="\n", end="\n" if report else "", flush=True)
+    if not missing:
+        return _conclude(run, seeds, config)
+    beginning = origin(record) | _beginning(record, config, data) | report
+    with watched(run, recipe, data, missing, beginning, config.logger) as monitor:
+        stopped_by, paused = _train(run, engine, seeds, recipe, data, device, keeper, monitor)
+        stored = f"{len(seeds) - len(run.missing(seeds))} of {len(seeds)} members are stored"
+        monitor.log.write(f"end: {stored if stopped_by is None else f'interrupted by signal {stopped_by}; {stored}'}")
     if stopped_by is not None:
         _say_how_to_go_on(run, seeds, paused)
         return 128 + stopped_by
     return _conclude(run, seeds, config)
+
+
+def _beginning(record: RunRecord, config: TrainConfig, data: Data) -> dict[str, str]:
+    """Return what was asked for, by name, for the beginning of a log."""
+    from seedvote.config import config_text
+
+    place = "".join(f", {key} {value}" for key, value in record.location.items() if value is not None)
+    counts = ", ".join(f"{count} {split}" for split, count in record.counts.items())
+    return {
+        "command": record.command,
+        "data": f"{data.name}{place}: {counts}; fingerprint {record.fingerprint}",
+        "config": config_text(config),
+    }
 
 
 def _deal_with_damage(run: Run, seeds: list[int], on_damaged: str) -> None:
@@ -80,7 +112,14 @@ def _deal_with_damage(run: Run, seeds: list[int], on_damaged: str) -> None:
 
 
 def _train(
-    run: Run, engine: Engine, seeds: list[int], recipe: Recipe, data: Data, device: torch.device, keeper: RunKeeper
+    run: Run,
+    engine: Engine,
+    seeds: list[int],
+    recipe: Recipe,
+    data: Data,
+    device: torch.device,
+    keeper: RunKeeper,
+    monitor: Monitor,
 ) -> tuple[int | None, list[Paused]]:
     """Train until each member is there or has failed, or a signal asks to stop; return it and whom it stopped."""
     from seedvote.interruption import deferred, requested
@@ -93,6 +132,7 @@ def _train(
             while missing := [seed for seed in run.missing(seeds) if seed not in failed]:
                 events = engine.train(missing, recipe, data, device, keeper)
                 for event in _shown(run, events, {seed: recipe.of(seed).epochs for seed in missing}):
+                    monitor.event(event)
                     if isinstance(event, Failure) and not event.retried:
                         failed.add(event.seed)
                     elif isinstance(event, Paused):

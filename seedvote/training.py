@@ -10,26 +10,30 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from seedvote.course import Course, batches, copied_state, samples_an_epoch, steps_an_epoch
-from seedvote.data import network_inputs
+from seedvote.course import Course, batches, copied_state, epoch_order, samples_an_epoch, steps_an_epoch
+from seedvote.data import network_inputs, preprocessed
 from seedvote.initialization import initial_model
 from seedvote.interruption import requested
+from seedvote.observation import histograms
 from seedvote.optimization import (
-    Scheduler,
+    Schedule,
     group_numbers,
     optimizer_state,
     parameter_groups,
     restore_optimizer,
-    scheduler_after,
+    schedule_after,
 )
+from seedvote.regularization import limit_norms, shape_gradients
 from seedvote.seeding import Streams, restored_generators, seed_device
-from seedvote.types import Data, EpochRecord, Keeper, Paused, Recipe, Snapshot, Split, TrainedMember
+from seedvote.types import Data, Keeper, Observation, Paused, Progress, Recipe, Snapshot, Split, TrainedMember
 
 EVALUATION_BATCH = 1000
 
 
 class Unkept:
     """A ``Keeper`` that keeps nothing: members exist only as what engines yield."""
+
+    observes = False
 
     def claim(self, seeds: Sequence[int]) -> AbstractContextManager[list[int]]:
         """Give all members."""
@@ -59,8 +63,8 @@ UNKEPT = Unkept()
 
 def train_member(
     seed: int, recipe: Recipe, data: Data, device: torch.device, keeper: Keeper = UNKEPT
-) -> Iterator[EpochRecord | TrainedMember | Paused]:
-    """Train the member of one seed; yield a record after each epoch and the member last.
+) -> Iterator[Progress | TrainedMember | Paused]:
+    """Train the member of one seed; yield its progress after each epoch and the member last.
 
     The member is a function of recipe, data and seed alone (on the same kind of device, with the same number of
     threads): every random draw comes from its own streams. ``data`` lies on ``device`` already. Where the keeper knows
@@ -78,8 +82,7 @@ def train_member(
         model.load_state_dict(snapshot.state)
         course.resume(snapshot)
     optimizer = recipe.build_optimizer(parameter_groups(model.parameters(), recipe.decay_all))
-    steps = steps_an_epoch(recipe, data)
-    scheduler = scheduler_after(len(course.history) * steps + course.step, recipe.epochs * steps, optimizer, recipe)
+    schedule = schedule_after(course.history, course.step, optimizer, recipe, steps_an_epoch(recipe, data))
     parameters = dict(model.named_parameters())
     if snapshot is not None:
         restore_optimizer(optimizer, parameters, snapshot.optimizer, snapshot.groups)
@@ -90,7 +93,7 @@ def train_member(
 
     while not course.over(recipe.epochs):
         with restored_generators(device):
-            for _ in train_epoch(course, model, optimizer, scheduler, recipe, data, streams):
+            for _ in train_epoch(course, model, optimizer, schedule, recipe, data, streams):
                 if requested() is not None:
                     break
                 if keeper.due(epoch_over=False):
@@ -104,7 +107,8 @@ def train_member(
         validation_loss, accuracy = evaluate(model, data.validation, data)
         record = course.record(train_loss, validation_loss, accuracy, learning_rate)
         if course.goes_on(record, copied_state(model)):
-            yield record
+            schedule.after_epoch(validation_loss)
+            yield Progress(seed, record, observed(model, data) if keeper.observes else None)
         if not course.over(recipe.epochs) and keeper.due(epoch_over=True):
             save()
     yield course.member()
@@ -114,7 +118,7 @@ def train_epoch(
     course: Course,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
-    scheduler: Scheduler,
+    schedule: Schedule,
     recipe: Recipe,
     data: Data,
     streams: Streams,
@@ -122,19 +126,20 @@ def train_epoch(
     """Take the epoch's steps that are still to be taken, in the member's own order; hold after each one."""
     model.train()
     epoch, device, dtype = course.epoch, data.train.inputs.device, next(model.parameters()).dtype
-    order = torch.from_numpy(streams.generator("order", epoch).permutation(len(data.train)))
+    order = epoch_order(streams, epoch, recipe, data)
     course.loss_sum = course.loss_sum.to(device)
     for chosen in batches(order.to(device), recipe.batch_size)[course.step :]:
         inputs = network_inputs(data.train.inputs[chosen], data.normalization, dtype)
         inputs = recipe.augment(inputs, streams.generator("augment", epoch, course.step))
+        inputs = preprocessed(inputs, data.preprocessing)
         seed_device(device, streams.number("dropout", epoch, course.step))
         loss = F.cross_entropy(model(inputs), data.train.labels[chosen], label_smoothing=recipe.label_smoothing)
         optimizer.zero_grad()
         loss.backward()
-        if recipe.clip_norm is not None:
-            nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
+        shape_gradients(model.parameters(), recipe)
         optimizer.step()
-        scheduler.step()
+        limit_norms(model.parameters(), recipe.max_norm)
+        schedule.after_step()
         course.loss_sum += loss.detach() * len(chosen)
         course.step += 1
         yield
@@ -148,10 +153,25 @@ def evaluate(model: nn.Module, split: Split, data: Data) -> tuple[float, float]:
     loss_sum, correct = 0.0, 0
     for start in range(0, len(split), EVALUATION_BATCH):
         labels = split.labels[start : start + EVALUATION_BATCH]
-        logits = model(network_inputs(split.inputs[start : start + EVALUATION_BATCH], data.normalization, dtype))
+        inputs = network_inputs(split.inputs[start : start + EVALUATION_BATCH], data.normalization, dtype)
+        logits = model(preprocessed(inputs, data.preprocessing))
         loss_sum += F.cross_entropy(logits, labels, reduction="sum").item()
         correct += int((logits.argmax(1) == labels).sum())
     return loss_sum / len(split), correct / len(split)
+
+
+@torch.inference_mode()
+def observed(model: nn.Module, data: Data) -> Observation:
+    """Look at a member after an epoch, for a keeper that observes; costs a second pass over the validation split."""
+    model.eval()
+    dtype = next(model.parameters()).dtype
+    logits = [
+        model(preprocessed(network_inputs(batch, data.normalization, dtype), data.preprocessing)).float().cpu()
+        for batch in data.validation.inputs.split(EVALUATION_BATCH)
+    ]
+    parameters = dict(model.named_parameters())
+    gradients = {name: parameter.grad for name, parameter in parameters.items() if parameter.grad is not None}
+    return Observation(histograms(parameters), histograms(gradients), torch.cat(logits).numpy())
 
 
 def on_device(data: Data, device: torch.device) -> Data:

@@ -12,11 +12,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     import numpy as np
+    import numpy.typing as npt
     import torch
+    from numpy.typing import NDArray
     from torch import Tensor, nn
 
 # A member's random streams. The numbers are part of what a seed means: never renumber, only append.
 STREAMS = {"init": 0, "order": 1, "augment": 2, "dropout": 3}
+# When a schedule is stepped; after `validation`, with the member's validation loss.
+INTERVALS = ("step", "epoch", "validation")
+STREAMS = {"init": 0, "order": 1, "augment": 2, "dropout": 3, "sample": 4}
 
 
 @dataclass(frozen=True)
@@ -58,12 +63,26 @@ class Normalization:
     std: tuple[float, ...]
 
 
+@dataclass(frozen=True, eq=False)
+class Preprocessing:
+    """Maps normalised inputs to network inputs: ``factor (x - mean)`` for each sample ``x``, flattened to ``[D]``.
+
+    mean: ``[D]``. factor: ``[D]``, one number for each of ``x``, or ``[K, D]``, a matrix; both ``float32`` and from the
+    training split alone. shape: of one sample after it, with ``D`` or ``K`` numbers.
+    """
+
+    mean: npt.NDArray[np.float32]
+    factor: npt.NDArray[np.float32]
+    shape: tuple[int, ...]
+
+
 @dataclass(frozen=True)
 class Data:
     """A data set, split for good: nothing after this touches the borders between the splits.
 
     fingerprint: hex digest of every input, label and class name of the three splits.
     sample: True where ``data.limit`` cut the splits down, so that results are no results.
+    preprocessing: what follows normalisation and augmentation, if anything does.
     """
 
     name: str
@@ -74,11 +93,17 @@ class Data:
     normalization: Normalization
     fingerprint: str
     sample: bool = False
+    preprocessing: Preprocessing | None = None
 
     @property
     def input_shape(self) -> tuple[int, ...]:
         """Shape of one sample, ``(channels, height, width)`` or ``(features,)``."""
         return tuple(self.train.inputs.shape[1:])
+
+    @property
+    def network_shape(self) -> tuple[int, ...]:
+        """Shape of one sample as networks get it."""
+        return self.input_shape if self.preprocessing is None else self.preprocessing.shape
 
 
 @dataclass(frozen=True)
@@ -89,11 +114,17 @@ class Recipe:
     initialize: redraws the weights in place from the generator it is given (or leaves them).
     augment: maps normalised inputs ``[B, ...]`` to inputs of the same shape; draws from the generator.
     build_optimizer: takes torch parameter groups.
-    build_scheduler: takes the optimizer and the total number of steps; is stepped once a batch.
+    build_scheduler: takes the optimizer and the total number of steps.
     clip_norm: largest gradient norm, or ``None``.
     decay_all: whether weight decay also holds biases and norm parameters (one-dimensional tensors).
     patience: epochs without a better validation loss after which training stops, or ``None``.
     vary: the streams that follow the member's seed; the others follow ``shared_seed``.
+    interval: when the schedule is stepped, one of ``INTERVALS``.
+    clip_value: largest size of a gradient's numbers, or ``None``.
+    l1: strength of the L1 penalty on what weight decay holds.
+    max_norm: largest L2 norm of the weights that lead into a unit, after every step, or ``None``.
+    frozen: patterns for parameters that keep the first weights of ``shared_seed`` and are not trained.
+    bootstrap: whether a member trains on a bootstrap sample of the training split, from its ``sample`` stream.
     variants: recipes that members take in turn, the member of seed ``s`` the one at ``s mod K``; what the recipe itself
     says then stands for the first of them. Empty where members differ in their seed alone.
     """
@@ -111,6 +142,12 @@ class Recipe:
     patience: int | None
     vary: tuple[str, ...]
     shared_seed: int
+    interval: str = "step"
+    clip_value: float | None = None
+    l1: float = 0.0
+    max_norm: float | None = None
+    frozen: tuple[str, ...] = ()
+    bootstrap: bool = False
     variants: tuple[Recipe, ...] = ()
 
     def of(self, seed: int) -> Recipe:
@@ -131,7 +168,8 @@ class EpochRecord:
 
     epoch: counted from 1. train_loss: mean over the epoch's samples as they were trained on (nats, label
     smoothing included). validation_loss: mean negative log-likelihood (nats). validation_accuracy: fraction.
-    learning_rate: at the epoch's end. seconds: wall time, validation included.
+    learning_rate: after the epoch's last step; a schedule in epochs changes it afterwards. seconds: wall time,
+    validation included.
     """
 
     epoch: int
@@ -194,6 +232,11 @@ class Keeper(Protocol):
         """Return where a member stood when it was last saved."""
         ...
 
+    @property
+    def observes(self) -> bool:
+        """Whether somebody looks at each epoch more closely: ``Progress`` is to bring an ``Observation`` then."""
+        ...
+
     def due(self, epoch_over: bool) -> bool:
         """Say whether it is time to save the members that are held."""
         ...
@@ -212,11 +255,40 @@ class Keeper(Protocol):
 
 
 @dataclass(frozen=True)
+class Histogram:
+    """How the finite numbers of a tensor are spread.
+
+    count, total, squares: how many they are, their sum, and the sum of their squares. edges: ``[K + 1]``, of K equally
+    wide intervals from the smallest number to the largest. counts: ``[K]``.
+    """
+
+    count: int
+    total: float
+    squares: float
+    edges: tuple[float, ...]
+    counts: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What a member is like at the end of an epoch, for somebody who watches.
+
+    weights: by parameter. gradients: those of the epoch's last step, after clipping; of parameters that have one.
+    logits: ``[S, C]``, of the validation split.
+    """
+
+    weights: Mapping[str, Histogram]
+    gradients: Mapping[str, Histogram]
+    logits: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
 class Progress:
-    """One finished epoch of one member."""
+    """One finished epoch of one member. observation: if the keeper observes."""
 
     seed: int
     record: EpochRecord
+    observation: Observation | None = None
 
 
 @dataclass(frozen=True)

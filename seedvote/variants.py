@@ -13,7 +13,7 @@ from typing import Any
 from seedvote.limits import leaves
 
 # What all members of a run have in common; they could not be compared otherwise.
-SHARED_KEYS = ("data", "vary", "shared_seed", "split_seed", "members")
+SHARED_KEYS = ("data", "preprocess", "vary", "shared_seed", "split_seed", "members")
 # The parts of a recipe that a config file or a ``_target_`` names.
 PARTS = ("augment", "model", "init", "optimizer", "scheduler")
 

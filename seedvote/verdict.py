@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from seedvote.comparison import Comparison, Rival
+from seedvote.errors import listed
 from seedvote.report import SAMPLE, percent
 from seedvote.stats import Interval
 
@@ -27,6 +29,7 @@ class Verdict:
     chosen: str
     how_many: str
     spread: str
+    odds: str
     best_on_test: str
     cost: str
 
@@ -51,6 +54,7 @@ def verdict(comparison: Comparison, sample: bool = False) -> Verdict:
         _chosen(comparison),
         _how_many(comparison, committee),
         _spread(comparison),
+        _odds(comparison),
         _best_on_test(comparison),
         _cost(comparison),
     )
@@ -77,8 +81,35 @@ def rival_sentences(comparison: Comparison, rival: Rival, name: str) -> tuple[st
         if ratio["of_one_member"] is not None
     ]
     if ratios:
-        lines.append(f"It takes {' and '.join(ratios)} seconds of one seed of {name!r}.")
+        line = f"It takes {' and '.join(ratios)} seconds of one seed of {name!r}"
+        votes = [rival.training_ratio["of_the_vote"], rival.inference_ratio["of_the_vote"]]
+        shares = [f"{ratio:.3g}" for ratio in votes if ratio is not None]
+        lines.append(
+            f"{line}, and {' and '.join(shares)} times those of its vote." if rival.members > 1 else f"{line}."
+        )
     return tuple(lines)
+
+
+def runs_headline(runs: Sequence[tuple[str, Comparison]], corrected: Mapping[str, float]) -> str:
+    """Say in which of several runs the vote gains; corrected: Holm's p-values, by run, where there is a vote."""
+    found: dict[str, list[str]] = {GAIN: [], NO_GAIN: [], LOSS: [], UNDEFINED: []}
+    for name, comparison in runs:
+        outcome = UNDEFINED
+        if name in corrected:
+            gain = comparison.primary.gain
+            outcome = _outcome(gain.difference, gain.interval, corrected[name])
+        found[outcome].append(name)
+    texts = {
+        GAIN: "it beats a single seed in {count} ({names})",
+        NO_GAIN: "no gain is shown in {count} ({names})",
+        LOSS: "it loses to a single seed in {count} ({names})",
+        UNDEFINED: "{count} ({names}) has one member and no vote",
+    }
+    if len(found[UNDEFINED]) > 1:
+        texts[UNDEFINED] = "{count} ({names}) have one member each and no vote"
+    parts = [texts[kind].format(count=len(names), names=listed(names)) for kind, names in found.items() if names]
+    samples = runs[0][1].samples["test"]
+    return f"The {runs[0][1].plan.rule} vote in {len(runs)} runs, {samples:,} test samples: {'; '.join(parts)}."
 
 
 def signed(difference: float, decimals: int = 2) -> str:
@@ -220,6 +251,19 @@ def _spread(comparison: Comparison) -> str:
         f"Seeds spread by ± {observed:.2f} points (SD). Of this ± {real:.2f} would remain on an endless test set; "
         "the rest is the luck of these samples. As a whole the seeds "
         f"{differ} (Cochran's Q, {p_text(spread.cochran_p)})."
+    )
+
+
+def _odds(comparison: Comparison) -> str:
+    odds, count = comparison.beats_seed, len(comparison.seeds)
+    if count == 1:
+        return ""
+    span = ""
+    if odds.interval.lower is not None and odds.interval.upper is not None:
+        span = f" ({odds.interval.lower:.2f} to {odds.interval.upper:.2f} over fresh samples)"
+    return (
+        f"The vote beats {odds.below} of its {count} members and equals {odds.equal}: the chance to beat a random one "
+        f"is {odds.probability:.2f}{span}."
     )
 
 

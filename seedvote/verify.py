@@ -37,7 +37,10 @@ def verify(config: VerifyConfig) -> int:
 
     run = find_run(Path(config.checkpoints), config.run)
     findings = [_checked(run, seed) for seed in run.record.seeds]
+    problem = _preprocessing_problem(run)
     print(f"run        {run.path}: run.json is sound")
+    if run.record.preprocessing is not None and problem is None:
+        print(f"inputs     {run.preprocessing_path} is sound")
     rows = [[f"seed {found.seed}", found.epochs, found.state, found.sha256 and found.sha256[:16]] for found in findings]
     shown = [["-" if cell is None else str(cell) for cell in row] for row in rows]
     print(f"\n{table(('member', 'epochs', 'state', 'SHA-256 begins with'), shown)}\n")
@@ -46,8 +49,20 @@ def verify(config: VerifyConfig) -> int:
     sound = [found for found in findings if found.state in ("sound", "diverged")]
     print(f"{len(sound)} of {len(findings)} members are finished and sound")
     sys.stdout.flush()
+    if problem is not None:
+        print(f"damaged    {problem}", file=sys.stderr)
     _complain(run, findings)
-    return 0 if len(sound) == len(findings) else 1
+    return 0 if len(sound) == len(findings) and problem is None else 1
+
+
+def _preprocessing_problem(run: Run) -> str | None:
+    from seedvote.store import read_preprocessing
+
+    try:
+        read_preprocessing(run)
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 def _checked(run: Run, seed: int) -> Finding:

@@ -47,6 +47,7 @@ WEIGHTED_RULES = ("weighted", "soft", "majority")
 
 ABSTAINED = -1
 TIE_TOLERANCE = 1e-12
+TRIM = 0.2
 
 _THREADS = 2
 _STACKING_GAP = 1e-7  # nats for each sample, far below what a validation set can resolve
@@ -85,7 +86,7 @@ def vote(
     weights: ArrayLike | None = None,
     seeds: Sequence[int] | None = None,
     on_bad_member: str = "error",
-    trim: float = 0.2,
+    trim: float = TRIM,
 ) -> Vote:
     """Let the members decide every sample by one of ``RULES``.
 
@@ -116,7 +117,7 @@ def vote_by_each(
     weights: Mapping[str, ArrayLike] | None = None,
     seeds: Sequence[int] | None = None,
     on_bad_member: str = "error",
-    trim: float = 0.2,
+    trim: float = TRIM,
 ) -> dict[str, Vote]:
     """``vote`` by several rules at the cost of little more than one: they share one pass over the logits.
 
@@ -138,9 +139,9 @@ def vote_by_each(
             "give one of the others a positive weight."
         )
 
-    def decide(samples: Integers) -> list[list[_Decided]]:
+    def decide(samples: Integers) -> list[list[Decided]]:
         return [
-            [_vote_chunk(chunk, rule, tie, each, trim) for rule, each in given.items()]
+            [vote_chunk(chunk, rule, tie, each, trim) for rule, each in given.items()]
             for chunk in chunks(values, members, samples)
         ]
 
@@ -181,12 +182,12 @@ def stacking_weights(
     samples = np.arange(len(targets))
     log_likelihoods = np.stack([log_probabilities(values[m].astype(np.float64))[samples, targets] for m in members])
     weights = np.zeros(len(values))
-    weights[members] = _likeliest_mixture(log_likelihoods)
+    weights[members] = likeliest_mixture(log_likelihoods)
     return weights
 
 
-def _likeliest_mixture(log_likelihoods: Floats) -> Floats:
-    """Weights of the mixture of members that is likeliest, from the log-likelihoods ``[M, S]``, by EM."""
+def likeliest_mixture(log_likelihoods: Floats) -> Floats:
+    """``stacking_weights`` from the log-likelihoods ``[M, S]`` of the true classes."""
     weights = np.full(len(log_likelihoods), 1 / len(log_likelihoods))
     best = log_likelihoods.max(axis=0)
     possible = best > -np.inf
@@ -203,16 +204,16 @@ def _likeliest_mixture(log_likelihoods: Floats) -> Floats:
     return weights
 
 
-_Decided = tuple[Integers, Floats, Integers, Booleans]
+Decided = tuple[Integers, Floats, Integers, Booleans]
 
 
-def _vote_chunk(chunk: Chunk, rule: str, tie: str, weights: Floats, trim: float) -> _Decided:
+def vote_chunk(chunk: Chunk, rule: str, tie: str, weights: Floats, trim: float = TRIM) -> Decided:
+    """``vote`` on some samples, unchecked: their labels, probabilities, votes and whether they are tied."""
     probabilities = _normalized(_scores(chunk, rule, weights, trim))
     candidates = probabilities >= probabilities.max(axis=1, keepdims=True) - TIE_TOLERANCE
     tied = candidates.sum(axis=1) > 1
     if tie == "probability" and tied.any():
-        means = _mean(chunk.probabilities[:, tied], weights)
-        means = np.where(candidates[tied], means, -1.0)
+        means = np.where(candidates[tied], _mean(chunk.probabilities[:, tied], weights), -1.0)
         candidates[tied] = means >= means.max(axis=1, keepdims=True) - TIE_TOLERANCE
     labels = candidates.argmax(axis=1).astype(np.int64)  # the first candidate: the lowest index
     if tie == "abstain":
@@ -312,9 +313,8 @@ def _checked_weights(weights: ArrayLike | None, rule: str, members: int) -> Floa
             raise ValueError("Rule 'weighted' needs weights: give one for each member, or use rule 'soft'.")
         return np.ones(members)
     if rule not in WEIGHTED_RULES:
-        raise ValueError(
-            f"Rule '{rule}' takes no weights: leave them out, or choose one of {', '.join(WEIGHTED_RULES)}."
-        )
+        known = ", ".join(WEIGHTED_RULES)
+        raise ValueError(f"Rule '{rule}' takes no weights: leave them out, or choose one of {known}.")
     values = np.asarray(weights, dtype=np.float64)
     if values.shape != (members,) or not np.isfinite(values).all() or (values < 0).any() or not values.any():
         raise ValueError(

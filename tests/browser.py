@@ -74,6 +74,14 @@ class Browser:
         clip = {"x": 0, "y": 0, "width": size["width"], "height": size["height"], "scale": 1}
         return base64.b64decode(self.ask("Page.captureScreenshot", clip=clip, captureBeyondViewport=True)["data"])
 
+    def width_in_print(self) -> int:
+        """Return how wide the page would be on paper; A4 within Chromium's margins has 718 pixels."""
+        self.ask("Emulation.setEmulatedMedia", media="print")
+        self.ask("Emulation.setDeviceMetricsOverride", width=718, height=1000, deviceScaleFactor=1, mobile=False)
+        expression = "document.documentElement.scrollWidth"
+        answer = self.ask("Runtime.evaluate", expression=expression, returnByValue=True)
+        return int(answer["result"]["value"])
+
     def printed(self) -> bytes:
         """Return the page as it would be printed, as PDF."""
         return base64.b64decode(self.ask("Page.printToPDF", preferCSSPageSize=False)["data"])

@@ -89,13 +89,14 @@ def process(workplace: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
 
 @pytest.fixture(scope="session")
 def runs_trained_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory of small runs: `it` of five members, `rival` of one on the same data, `small` on a sample."""
+    """A directory of small runs: `it` of five members, on the same data `rival` of one, `other` of two; a sample."""
     place = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
         for arguments in (
             ["run=it", "n_seeds=5", "epochs=3", "model.hidden=[16]"],
             ["run=rival", "n_seeds=1", "epochs=3", "model.hidden=[64]"],
+            ["run=other", "n_seeds=2", "epochs=2", "model.hidden=[32]"],
             ["run=small", "n_seeds=2", "epochs=1", "model.hidden=[16]", "data.limit=60"],
         ):
             patch.setattr(sys, "argv", ["seedvote.train", *arguments])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
 import signal
@@ -33,7 +34,7 @@ def quick_recipe(data: Data, **changes: Any) -> Recipe:
         "clip_norm": None,
         "decay_all": False,
         "patience": None,
-        "vary": ("init", "order", "augment", "dropout"),
+        "vary": ("init", "order", "augment", "dropout", "sample"),
         "shared_seed": 0,
     }
     return Recipe(**{**fields, **changes})
@@ -66,6 +67,11 @@ def build_for_seed(
 def doubled(build_model: Callable[[], torch.nn.Module]) -> torch.nn.Module:
     """Build a network that computes in float64."""
     return build_model().double()
+
+
+def in_float64(recipe: Recipe) -> Recipe:
+    """The same recipe for networks that compute in float64."""
+    return dataclasses.replace(recipe, build_model=functools.partial(doubled, recipe.build_model))
 
 
 def nudged(model: torch.nn.Module, generator: torch.Generator) -> None:

@@ -31,11 +31,15 @@ WRONG = {
     "data=nonsense": f"data 'nonsense' is not known: there are {CHOICES}",
     "model=mlp,lenet": "model=mlp,lenet: several values are a sweep, for which --multirun must be added",
     "epochs": "epochs: every argument has the form KEY=VALUE; -h lists the keys",
-    "vary=[init,weather]": "stream in vary 'weather' is not known: there are augment, dropout, init, order",
+    "vary=[init,weather]": "stream in vary 'weather' is not known: there are augment, dropout, init, order, sample",
     "epochs=0": "epochs must be at least 1, got 0",
     "batch_size=0": "batch_size must be at least 1, got 0",
     "label_smoothing=1": "label_smoothing must be at least 0 and below 1, got 1.0",
     "clip_norm=0": "clip_norm must be above 0, or null for no clipping, got 0.0",
+    "clip_value=-1": "clip_value must be above 0, or null for no clipping, got -1.0",
+    "clip_norm=1 clip_value=1": "clip_norm= and clip_value= cannot be combined: leave one out",
+    "max_norm=0": "max_norm must be above 0, or null for no limit, got 0.0",
+    "l1=-0.1": "l1 must be at least 0 and finite, got -0.1",
     "patience=0": "patience must be at least 1, or null for no early stopping, got 0",
     "device=gpu": "device must be auto, cpu, cuda, cuda:N or mps, got 'gpu'",
     "threads=0": "threads must be at least 1, or null for torch's own choice, got 0",
@@ -47,14 +51,16 @@ WRONG = {
     "model=lenet": "model lenet wants images of 28x28 or 32x32 pixels, got 8x8: use model=resnet or model=mlp",
     "model=resnet model.depth=9": "model.depth must be 6n + 2 (8, 14, 20, 32, 44, 56, 110 ... 1202), got 9",
     "model=torchvision model.name=resnet81": "model.name 'resnet81' is not known: did you mean 'resnet18'?",
-    "+model.widht=3": "option of seedvote.models.mlp 'model.widht' is not known: there are dropout, hidden, "
-    "input_shape, n_classes",
+    "+model.widht=3": "option of seedvote.models.mlp 'model.widht' is not known: there are activation, "
+    "dropout, hidden, input_dropout, input_shape, n_classes, norm",
     "model._target_=no.such.thing": "model._target_=no.such.thing cannot be used: No module named 'no'",
     "optimizer.lr=-1": "Invalid learning rate: -1",
     "optimizer.lr=inf": "optimizer.lr must be a number that is finite and, if whole, at most 9223372036854775807, "
     "got inf",
     "optimizer.lr=fast": "the optimizer or its schedule cannot be built: TypeError: '<=' not supported "
     "between instances of 'float' and 'str'",
+    "vary=[sample]": "vary=[sample] varies nothing without data.bootstrap=true: add it, or vary something else",
+    "data.bootstrap=3": "data.bootstrap must be true or false, got 3",
     "vary=[{a:1}]": "vary must be a list of names, got {'a': 1} in it",
     "n_seeds=1000000000000": "n_seeds must be at most 1000000, got 1000000000000",
     "threads=5000": "threads must be at most 4096, got 5000",
@@ -70,6 +76,14 @@ WRONG = {
     "checkpoints=/dev/null/x": "checkpoints=/dev/null/x cannot be a directory: /dev/null is something else",
     "--nonsense": "unrecognized arguments: --nonsense; -h lists the keys, --hydra-help the flags",
     "model=3": "model=3: Config group override must be a string or a list. Got int",
+    "scheduler=step scheduler.interval=month": "scheduler.interval 'month' is not known: there are epoch, step, "
+    "validation",
+    "scheduler=step scheduler.gamma=-1": "the schedule leads to a learning rate of -0.003 when stepped 10 times",
+    "scheduler=step scheduler.step_size=0": "the schedule cannot be stepped: ZeroDivisionError: integer modulo by zero",
+    "scheduler=one_cycle +scheduler.total_steps=5": "scheduler.total_steps follows from epochs, batch_size and the "
+    "data: leave it out",
+    "scheduler=plateau +scheduler.mode=max": "scheduler.mode must be min for ReduceLROnPlateau: the validation loss "
+    "is better when it is lower",
     "scheduler.warmup=2": "scheduler.warmup must be from 0 to 1, got 2",
 }  # fmt: skip
 
@@ -87,7 +101,8 @@ def test_all_mistakes_are_reported_at_once(call, workplace):
     outcome = call("train", "model.hidden=[3]", "n_seeds=0", "model=mpl", "epochs=x", "epocs=1", "data.limit=-3")
     assert outcome.err.splitlines() == [
         "error: 5 mistakes",
-        "  model 'mpl' is not known: did you mean 'mlp'? there are lenet, mlp, resnet, torchvision",
+        "  model 'mpl' is not known: did you mean 'mlp'? there are constrained_time, densenet, lenet, "
+        "mlp, recurrent, resnet, torchvision",
         "  epochs=x: value 'x' of type 'str' could not be converted to Integer",
         "  key 'epocs' is not known: did you mean 'epochs'?",
         "  n_seeds must be at least 1, got 0",
@@ -175,7 +190,8 @@ def test_prediction_without_a_run_says_what_to_do(call, workplace):
         ("on_bad_member=skip", "on_bad_member 'skip' is not known: there are drop, error"),
         ("images=a arrays=b", "images= and arrays= cannot be predicted in one go: give one of them"),
         ("vot=soft", "key 'vot' is not known: did you mean 'vote'? there are arrays, checkpoints, data, data.file, "
-                     "data.root, device, images, on_bad_member, output, run, threads, tie, trust, vote"),
+                     "data.root, device, fold_batchnorm, head, images, on_bad_member, output, run, threads, tie, "
+                     "trust, vote"),
     ],
 )  # fmt: skip
 def test_a_wrong_prediction_gets_one_sentence(arguments, sentence, call, workplace):
@@ -238,11 +254,33 @@ def test_help_names_every_key_and_choice(name, call):
 
     text = call(name, "-h").out
     schema = getattr(config, f"{name.title()}Config")
-    hidden = {"shared_seed", "split_seed", "label_smoothing", "clip_norm", "decay_all", "patience", "threads", "trust"}
+    hidden = {
+        "shared_seed",
+        "split_seed",
+        "label_smoothing",
+        "clip_norm",
+        "clip_value",
+        "l1",
+        "max_norm",
+        "decay_all",
+        "patience",
+        "threads",
+        "trust",
+    }
     for field in dataclasses.fields(schema):
         assert field.name in text or field.name in hidden, field.name
     if name == "train":
-        for group in ("data", "model", "augment", "optimizer", "scheduler", "init", "engine", "experiment"):
+        for group in (
+            "data",
+            "preprocess",
+            "model",
+            "augment",
+            "optimizer",
+            "scheduler",
+            "init",
+            "engine",
+            "experiment",
+        ):
             # A long list goes on in the next line, under its first choice.
             (choices,) = re.findall(rf"^ +{group} +(.*(?:\n {{17}}\S.*)*)", text, re.MULTILINE)
             listed = set(choices.split())

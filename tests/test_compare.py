@@ -51,7 +51,7 @@ def reported(runs_trained_once, tmp_path_factory):
 @pytest.fixture
 def without_pictures(monkeypatch):
     """Leave the figures and the page out, which take longest."""
-    monkeypatch.setattr("seedvote.compare._write_pictures", lambda *_: None)
+    monkeypatch.setattr("seedvote.publication._write_pictures", lambda *_: None)
 
 
 def test_everything_is_written(reported):
@@ -172,19 +172,45 @@ def test_members_that_cannot_vote_are_left_out_on_request(call, runs, without_pi
 
 
 def test_several_runs_stand_in_one_table(call, runs):
-    outcome = call("compare", "runs=[it,rival,small]", "output=here")
+    outcome = call("compare", "runs=[it,rival,other]", "output=here", "vote=median")
     assert outcome.status == 0, outcome.err
     assert max(map(len, outcome.out.splitlines())) <= 110
-    table = outcome.out.splitlines()
-    assert [line.split()[0] for line in table[2:5]] == ["it", "rival", "small"]
-    assert "small: sample, not a result" in outcome.out
+    lines = outcome.out.splitlines()
+    start = next(place for place, line in enumerate(lines) if line.startswith("run "))
+    assert [line.split()[0] for line in lines[start + 2 : start + 5]] == ["it", "rival", "other"]
+    assert {path.name for path in (runs.parent / "here").iterdir()} == {
+        "comparison.json", "report.html", "runs.png", "runs.svg"
+    }  # fmt: skip
     found = numbers(runs.parent / "here" / "comparison.json")
-    assert [each["run"] for each in found["runs"]] == ["it", "rival", "small"]
-    assert [each["sample"] for each in found["runs"]] == [False, False, True]
+    assert " ".join(outcome.out.split()).startswith(found["headline"])
+    assert found["headline"] in (runs.parent / "here" / "report.html").read_text()
+    assert [each["run"] for each in found["runs"]] == ["it", "rival", "other"]
+    assert {each["plan"]["rule"] for each in found["runs"]} == {"median"}
     p_values = [each["votes"][0]["gain"]["p_value"] for each in found["runs"]]
     assert found["runs"][1]["p_holm"] is None  # one member has no vote to test
-    assert found["runs"][0]["p_holm"] >= p_values[0]
+    tested = {place: p_values[place] for place in (0, 2)}
+    smaller = min(tested, key=tested.get)
+    assert found["runs"][smaller]["p_holm"] == pytest.approx(min(1, 2 * tested[smaller]))
     assert not (runs / "report").exists()
+
+
+def test_runs_of_different_models_vote_as_one_rival(call, runs, without_pictures):
+    outcome = call("compare", "run=it", "rival=[rival,other]")
+    assert outcome.status == 0, outcome.err
+    (rival,) = numbers(runs / "it" / "report" / "comparison.json")["rivals"]
+    assert rival["run"] == "rival + other"
+    assert rival["runs"] == ["rival", "other"]
+    assert rival["members"] == 3
+    logits = []
+    for name in ("rival", "other"):
+        ensemble = seedvote.load(runs / name)
+        data = stored_data(ensemble.run, {}, trust=False)
+        logits.append(ensemble.predict_logits(data.test.inputs))
+    stacked, targets = np.concatenate(logits).astype(float), data.test.labels.numpy()
+    mixed = softmax(stacked, axis=2).mean(0).argmax(1) == targets
+    assert rival["vote_accuracy"] == pytest.approx(mixed.mean())
+    assert rival["accuracy"]["mean"] == pytest.approx((stacked.argmax(2) == targets).mean())
+    assert "'rival + other'" in outcome.out
 
 
 def test_a_sample_says_so_everywhere(call, runs):
@@ -204,7 +230,12 @@ WRONG = {
     "unknown rival": (["run=it", "rival=nobody"], "run=nobody fits no run"),
     "unknown seed": (["run=it", "seeds=[0,9]"], "run 'it' has no member with seed 9"),
     "negative seed": (["run=it", "seeds=[-1]"], "seeds must be at least 0, got -1"),
-    "primary": (["run=it", "vote=borda"], "vote=borda cannot be the primary vote"),
+    "runs on other data": (["runs=[it,small]"], "run 'small' was trained and split on other data than run 'it'"),
+    "a rival of digits": (["run=it", "rival=7"], "run=7 fits no run"),
+    "one of several rivals": (["run=it", "rival=[rival]"], "rival names one run, or a list of at least two"),
+    "a rival twice": (["run=it", "rival=[rival,riva]"], "rival= names rival more than once"),
+    "itself among rivals": (["run=it", "rival=[rival,it]"], "rival=it is run 'it' itself"),
+    "a rival's path": (["run=it", "rival=[rival,../it]"], "rival must be a plain name"),
     "spelling": (["run=it", "vote=sofft"], "did you mean 'soft'?"),
     "level": (["run=it", "level=95"], "level must be above 0 and below 1, such as 0.95, got 95.0"),
     "one of runs": (["runs=[it]"], "runs names at least two runs and none twice"),

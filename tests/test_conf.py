@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import hydra
@@ -13,7 +14,7 @@ from seedvote.config import CONF_DIR, checked, recipe_of, with_variants
 from seedvote.schemas import TrainConfig
 from seedvote.targets import bound_target
 
-GROUPS = ("augment", "model", "init", "optimizer", "scheduler", "engine", "experiment")
+GROUPS = ("preprocess", "augment", "model", "init", "optimizer", "scheduler", "engine", "experiment")
 CHOICES = [(group, path.stem) for group in GROUPS for path in sorted(Path(CONF_DIR, group).glob("*.yaml"))]
 
 
@@ -26,6 +27,21 @@ def composed(*overrides: str) -> TrainConfig:
         )
 
 
+def test_bootstrap_samples_change_the_hash_of_no_other_recipe():
+    plain, drawn = recipe_of(composed()), recipe_of(composed("data.bootstrap=true"))
+    assert "bootstrap" not in plain["data"] and plain["vary"] == ["init", "order", "augment", "dropout"]
+    assert drawn == {
+        **plain, "data": {**plain["data"], "bootstrap": True}, "vary": [*plain["vary"], "sample"]
+    }  # fmt: skip
+    only = recipe_of(composed("experiment=bootstrap_only"))
+    assert only["vary"] == ["sample"] and only["data"]["bootstrap"]
+
+
+def test_bootstrap_samples_reach_the_recipe(small_digits):
+    assert build_recipe(recipe_of(composed("data.bootstrap=true")), small_digits).bootstrap
+    assert not build_recipe(recipe_of(composed()), small_digits).bootstrap
+
+
 def test_there_are_choices():
     assert {group for group, _ in CHOICES} == set(GROUPS)
 
@@ -36,6 +52,27 @@ def test_every_choice_composes_and_builds(group, choice, colour_images):
     recipe = build_recipe(recipe_of(config), colour_images)
     assert recipe.epochs == config.epochs
     assert bound_target(config.engine, "engine")().name
+
+
+PIECES = [(f"{group}={choice}",) for group, choice in CHOICES if group in ("optimizer", "scheduler")]
+PIECES += [("l1=0.001", "clip_norm=1", "max_norm=1"), ("clip_value=0.1", "+model.input_dropout=0.2"),
+           ("optimizer._target_=torch.optim.NAdam",)]  # fmt: skip
+
+
+@pytest.mark.parametrize("piece", PIECES, ids=" ".join)
+def test_every_piece_of_a_recipe_trains_on_digits(piece, call, workplace):
+    small = ("data.limit=64", "epochs=2", "batch_size=16", "n_seeds=2", "model.hidden=[8]", "engine=fused")
+    outcome = call("train", *small, "engine.workers=1", *piece)
+    assert outcome.status == 0, outcome.err
+    members = [json.loads(path.read_text()) for path in workplace.glob("checkpoints/*/seed-*/member.json")]
+    assert [(member["engine"], len(member["history"])) for member in members] == [("fused", 2)] * 2
+
+
+def test_pieces_that_came_later_change_the_recipe_only_where_they_are_used():
+    before = recipe_of(composed())
+    assert not {"l1", "clip_value", "max_norm"} & before.keys()
+    assert recipe_of(composed("l1=0.0", "clip_value=null", "max_norm=null")) == before
+    assert recipe_of(composed("l1=0.1", "max_norm=2")) == {**before, "l1": 0.1, "max_norm": 2.0}
 
 
 @pytest.mark.parametrize("path", sorted(Path(CONF_DIR).rglob("*.yaml")), ids=lambda path: path.stem)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import itertools
 import json
 import os
 import random
@@ -18,6 +20,7 @@ from test_store import record
 
 from recipes import quick_recipe
 from seedvote import augmentation, interruption, models, schedules
+from seedvote.data import fitted, preprocessing
 from seedvote.engines import group
 from seedvote.engines.fused import Fused
 from seedvote.engines.sequential import Sequential
@@ -41,6 +44,14 @@ def step_wise(optimizer, total_steps):
     return torch.optim.lr_scheduler.StepLR(optimizer, step_size=5, gamma=0.5)
 
 
+def plateau(optimizer, total_steps):
+    return torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=0, threshold=0.3)
+
+
+def one_cycle(optimizer, total_steps):
+    return torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.02, total_steps)
+
+
 def recipes(data, colours):
     images = functools.partial(augmentation.images, crop=1, rotate=5.0)
     shape, classes = data.input_shape, len(data.classes)
@@ -57,8 +68,25 @@ def recipes(data, colours):
         "rmsprop": (quick_recipe(data, build_optimizer=functools.partial(torch.optim.RMSprop, momentum=0.5)), data),
         "adafactor": (quick_recipe(data, build_optimizer=torch.optim.Adafactor), data),
         "adagrad": (quick_recipe(data, build_optimizer=torch.optim.Adagrad), data),
+        "frozen": (quick_recipe(data, build_model=small, build_optimizer=sgd, frozen=("Conv2d",)), data),
+        "recurrent": (
+            quick_recipe(data, build_model=functools.partial(models.recurrent, shape, classes, hidden=8, dropout=0.3)),
+            data,
+        ),
         "step schedule": (quick_recipe(data, build_scheduler=step_wise), data),
+        "epoch schedule": (quick_recipe(data, build_scheduler=step_wise, interval="epoch", epochs=6), data),
+        "plateau": (
+            quick_recipe(data, build_scheduler=plateau, interval="validation", epochs=6, max_norm=0.8, l1=1e-3),
+            data,
+        ),
+        "one cycle": (quick_recipe(data, build_scheduler=one_cycle, clip_value=0.05), data),
+        "nadam": (quick_recipe(data, build_optimizer=torch.optim.NAdam), data),
+        "asgd": (quick_recipe(data, build_optimizer=torch.optim.ASGD), data),
         "constant schedule": (quick_recipe(data, build_scheduler=schedules.constant), data),
+        "bootstrap": (
+            quick_recipe(data, bootstrap=True),
+            dataclasses.replace(data, preprocessing=fitted(preprocessing.zca_whitening, data)),
+        ),
         "early stopping": (
             quick_recipe(data, epochs=12, patience=1, build_optimizer=functools.partial(torch.optim.SGD, lr=3.0)),
             data,
@@ -102,11 +130,15 @@ def trained(engine, recipe, data, run, save_every=1e9, go_on=lambda: None):
     return [run.weights_path(seed).read_bytes() for seed in SEEDS], histories, pauses
 
 
-@pytest.mark.parametrize("name", [
-    "mlp", "lenet", "resnet", "adam", "rmsprop", "adafactor", "adagrad", "step schedule", "constant schedule",
-    "early stopping",
-])  # fmt: skip
-@pytest.mark.parametrize("engine", ENGINES)
+STACKABLE = (
+    "mlp", "lenet", "resnet", "adam", "rmsprop", "adafactor", "adagrad", "nadam", "asgd", "frozen", "step schedule",
+    "epoch schedule", "plateau", "one cycle", "constant schedule", "bootstrap", "early stopping",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("engine", "name"), [*itertools.product(ENGINES, STACKABLE), ("sequential", "recurrent")], ids=str
+)
 def test_however_often_training_is_interrupted_the_weights_are_the_same(
     engine, name, small_digits, colour_images, tmp_path, stop_at
 ):

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import recipes as recipes_module
-from recipes import quick_recipe
+from recipes import in_float64, quick_recipe
 from seedvote import augmentation, models, schedules
 from seedvote.engines import fused, group
 from seedvote.engines.auto import Auto, estimates
@@ -33,12 +33,34 @@ def engine(request):
     return ENGINES[request.param]()
 
 
+def each_epoch(optimizer, total_steps):
+    return torch.optim.lr_scheduler.ExponentialLR(optimizer, gamma=0.5)
+
+
 def recipes(data):
     shape, classes = data.input_shape, len(data.classes)
     images = functools.partial(augmentation.images, crop=1, rotate=5.0)
     return {
         "mlp": quick_recipe(data, augment=images, clip_norm=1.0),
-        "lenet": quick_recipe(data, build_model=functools.partial(models.lenet, (3, 32, 32), classes, dropout=0.3)),
+        "lenet": quick_recipe(
+            data,
+            build_model=functools.partial(models.lenet, (3, 32, 32), classes, dropout=0.3, pooling_dropout=0.1),
+            l1=1e-3,
+            clip_norm=1.0,
+            max_norm=0.5,
+        ),
+        "regularised": quick_recipe(
+            data,
+            build_model=functools.partial(models.mlp, shape, classes, hidden=[16], dropout=0.3, input_dropout=0.2),
+            build_optimizer=functools.partial(torch.optim.RMSprop, lr=0.01, momentum=0.5),
+            build_scheduler=each_epoch,
+            interval="epoch",
+            l1=1e-3,
+            clip_value=0.02,
+            max_norm=0.7,
+            decay_all=True,
+        ),
+        "bootstrap": quick_recipe(data, bootstrap=True),
         "torchvision": quick_recipe(
             data,
             epochs=1,
@@ -50,7 +72,40 @@ def recipes(data):
             build_model=functools.partial(models.resnet, shape, classes, depth=8, width=4),
             build_optimizer=functools.partial(torch.optim.SGD, lr=0.05, momentum=0.9, nesterov=True),
         ),
+        **{f"{norm} mlp": quick_recipe(data, build_model=normed(models.mlp, norm)) for norm in ("batch", "layer")},
+        "group mlp": quick_recipe(data, build_model=normed(models.mlp, "group"), label_smoothing=0.1),
+        **{
+            f"{norm} cnn": quick_recipe(data, build_model=normed(models.constrained_time_cnn, norm), epochs=1)
+            for norm in ("batch", "layer", "instance", "group", "none")
+        },
+        "densenet": quick_recipe(data, build_model=normed(models.densenet, "batch"), epochs=1),
+        "in place": quick_recipe(data, build_model=in_place),
     }
+
+
+def in_place():
+    """Activations that change their input, and slopes by channel."""
+    return torch.nn.Sequential(
+        torch.nn.Conv2d(1, 3, 3, bias=False), torch.nn.BatchNorm2d(3), torch.nn.PReLU(3), torch.nn.Conv2d(3, 5, 3),
+        torch.nn.SiLU(inplace=True), torch.nn.Flatten(), torch.nn.Linear(80, 31), torch.nn.ELU(inplace=True),
+        torch.nn.PReLU(31), torch.nn.Linear(31, 10),
+    )  # fmt: skip
+
+
+def normed(build, norm):
+    """A network with widths that are no multiples of what a processor takes at once."""
+    options = {
+        models.mlp: {"hidden": [30, 12], "activation": "prelu"},
+        models.constrained_time_cnn: {"budget": 24_192, "depth": 3, "activation": "prelu"},  # 6, 12 and 24 channels
+        models.densenet: {"depth": 10, "growth": 5, "dropout": 0.2, "activation": "silu"},
+    }
+    return functools.partial(build, (1, 8, 8), 10, norm=norm, **options[build])
+
+
+NORMED = [
+    "batch mlp", "layer mlp", "group mlp", "batch cnn", "layer cnn", "instance cnn", "group cnn", "none cnn",
+    "densenet", "in place",
+]  # fmt: skip
 
 
 def members(engine, seeds, recipe, data):
@@ -86,7 +141,16 @@ def test_a_stacked_member_does_not_depend_on_its_place_and_company(model, others
         assert same(members(Fused(workers=1), seeds, recipe, small_digits)[7].state, alone.state)
 
 
-@pytest.mark.parametrize("model", ["mlp", "resnet"])
+@pytest.mark.parametrize("model", NORMED)
+def test_no_norm_or_slope_makes_stacked_members_depend_on_each_other(model, small_digits):
+    recipe = dataclasses.replace(recipes(small_digits)[model], epochs=1)
+    alone = members(Fused(workers=1), [7], recipe, small_digits)[7]
+    assert alone.engine == "fused"
+    for seeds in ([100, 7, 101], [100, 101, 102, 7], [*range(100, 109), 7]):
+        assert same(members(Fused(workers=1), seeds, recipe, small_digits)[7].state, alone.state)
+
+
+@pytest.mark.parametrize("model", ["mlp", "resnet", "bootstrap"])
 @pytest.mark.parametrize("name", ["sequential", "process"])
 def test_members_are_those_of_the_plain_loop(name, model, small_digits):
     recipe = recipes(small_digits)[model]
@@ -108,20 +172,17 @@ def test_optimizers_that_round_by_place_get_each_members_own_part(kind, small_di
     assert distance(found[1].state, found[2].state) > 1e-2
 
 
-def in_float64(recipe):
-    return dataclasses.replace(recipe, build_model=functools.partial(recipes_module.doubled, recipe.build_model))
-
-
 def distance(first, second):
     return max(float((first[name].double() - second[name].double()).abs().max()) for name in first)
 
 
-@pytest.mark.parametrize("model", ["mlp", "lenet", "resnet", "torchvision"])
+@pytest.mark.parametrize("model", ["mlp", "regularised", "lenet", "resnet", "torchvision", "bootstrap", *NORMED])
 def test_stacked_members_follow_the_same_mathematics(model, small_digits, colour_images):
     data = colour_images if model in ("lenet", "torchvision") else small_digits
     recipe = in_float64(recipes(data)[model])
     expected = members(Sequential(), [1, 2, 3], recipe, data)
     found = members(Fused(workers=1), [1, 2, 3], recipe, data)
+    assert {member.engine for member in found.values()} == {"fused"}
     for seed in (1, 2, 3):
         assert distance(found[seed].state, expected[seed].state) < 1e-12
         for one, other in zip(found[seed].history, expected[seed].history, strict=True):
@@ -129,6 +190,28 @@ def test_stacked_members_follow_the_same_mathematics(model, small_digits, colour
             assert one.validation_loss == pytest.approx(other.validation_loss, rel=1e-12)
             assert one.validation_accuracy == other.validation_accuracy
             assert one.learning_rate == other.learning_rate
+
+
+class Counting(torch.optim.SGD):
+    """Makes its steps shorter the longer all gradients together are: members must not share it."""
+
+    def step(self, closure=None):
+        own = [parameter for group in self.param_groups for parameter in group["params"]]
+        total = torch.stack([parameter.grad.norm() for parameter in own]).norm()
+        for parameter in own:
+            parameter.grad /= 1 + total
+        return super().step(closure)
+
+
+@pytest.mark.parametrize("kind", [torch.optim.NAdam, torch.optim.Adagrad, torch.optim.Adafactor, Counting])
+def test_any_optimizer_is_each_members_own(kind, small_digits):
+    recipe = in_float64(
+        quick_recipe(small_digits, build_optimizer=functools.partial(kind, lr=0.01, weight_decay=0.01), epochs=1)
+    )
+    expected = members(Sequential(), [1, 2, 3], recipe, small_digits)
+    found = members(Fused(workers=1), [1, 2, 3], recipe, small_digits)
+    for seed in (1, 2, 3):
+        assert distance(found[seed].state, expected[seed].state) < 1e-12
 
 
 @pytest.mark.parametrize("model", ["mlp", "resnet"])
@@ -193,10 +276,10 @@ class Odd(torch.nn.Module):
     def __init__(self):
         super().__init__()
         self.layer = torch.nn.Linear(64, 10)
-        self.norm = torch.nn.LayerNorm(10)
+        self.mix = torch.nn.Softmax(dim=0)
 
     def forward(self, inputs):
-        return self.norm(self.layer(inputs.flatten(1)))
+        return self.mix(self.layer(inputs.flatten(1)))
 
 
 class Tied(torch.nn.Module):
@@ -224,9 +307,10 @@ class Branching(torch.nn.Module):
 @pytest.mark.parametrize(
     ("model", "words"),
     [
-        (Odd, "its layer norm (LayerNorm)"),
+        (Odd, "its layer mix (Softmax)"),
         (Tied, "it shares weights between layers"),
         (Branching, "its forward cannot be traced"),
+        (functools.partial(models.recurrent, (1, 8, 8), 10, hidden=8, layers=2, dropout=0.3), "its layer 1.cell (GRU)"),
     ],
 )
 def test_a_network_that_cannot_be_stacked_is_named_and_trained_otherwise(model, words, small_digits):

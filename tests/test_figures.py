@@ -78,7 +78,7 @@ def test_the_curve_is_the_comparisons(drawn, found):
 def test_reliability_is_drawn_before_and_after(drawn, found):
     offsets = {each.get_label(): each.get_offsets() for each in drawn["reliability"].axes[0].collections}
     full = [each for each in found.calibration.reliability_before if each.count]
-    np.testing.assert_allclose(offsets["as voted"][:, 1], [100 * each.accuracy for each in full])
+    np.testing.assert_allclose(offsets["soft vote"][:, 1], [100 * each.accuracy for each in full])
     assert any(label.startswith("temperature") for label in offsets)
 
 
@@ -122,6 +122,36 @@ def test_any_number_of_members_can_be_drawn(members, rule):
     for figure in drawn.values():
         assert figure.get_suptitle() == "sample, not a result"
         figures.render(figure)
+
+
+@pytest.mark.parametrize("accuracy", [0.0, 1.0])
+def test_members_that_are_all_right_or_all_wrong_are_drawn_within_what_is_possible(accuracy):
+    logits, targets = made_up(4, 60, own=0.1, skill=60.0)
+    same = (logits, targets if accuracy else (targets + 1) % 4)
+    drawn = figures.draw(studied(same, same))
+    for axis in (drawn["spread"].axes[0].get_xlim(), drawn["committees"].axes[0].get_ylim()):
+        assert axis[0] > -2 and axis[1] < 102
+        assert axis[1] - axis[0] > 0.19
+    (image,) = drawn["disagreement"].axes[0].get_images()
+    assert image.get_clim() == (0, 0.1)
+    low, high = drawn["selective"].axes[0].get_ylim()
+    assert low < 0 < high  # a line at 0 is seen
+
+
+def test_runs_are_drawn_with_their_seeds_and_votes():
+    runs = [("alone", study(1)), ("it", study(6)), ("many", study(40, 100))]
+    figure = figures.draw_runs(runs, "sample, not a result")
+    assert figure.get_suptitle() == "sample, not a result"
+    (axes,) = figure.axes
+    drawn = [line.get_xdata() for line in axes.get_lines() if line.get_marker() == "o"]
+    for (_, found), dots in zip(runs, drawn, strict=True):
+        np.testing.assert_allclose(dots, [100 * member.test.accuracy for member in found.members.each])
+    votes = [line.get_xdata()[0] for line in axes.get_lines() if line.get_marker() == "D"]
+    assert votes == pytest.approx([100 * found.primary.scores.accuracy for _, found in runs[1:]])
+    assert [text.get_text() for text in axes.texts] == ["alone", "it", "many"]
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels == ["single seeds", "mean seed", "soft vote, 95 % interval"]
+    figures.render(figure)
 
 
 def test_the_drawing_library_keeps_no_state():

@@ -17,8 +17,8 @@ import fuzz_readers  # noqa: E402
 from readers import Reader, Readers  # noqa: E402
 
 NAMES = [
-    "run.json", "member.json", "safetensors", "a whole run", ".npz to train on", ".npz to predict", "image",
-    "folder to train on", "folder to predict",
+    "run.json", "member.json", "safetensors", "preprocessing", "a whole run", ".npz to train on", ".npz to predict",
+    "image", "folder to train on", "folder to predict",
 ]  # fmt: skip
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="makes pipes and links")

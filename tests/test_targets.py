@@ -16,11 +16,14 @@ from forgery import rewritten
 from seedvote.assembly import stored_data
 from seedvote.inference import load
 from seedvote.store import read_run
-from seedvote.targets import bound_target, check_trusted
+from seedvote.targets import bound_target, check_trusted, scheduler_builder
 
 NETWORKS = [
     {"_target_": "seedvote.models.mlp", "hidden": [3]},
     {"_target_": "seedvote.models.torchvision_model", "name": "resnet18"},
+    {"_target_": "seedvote.models.densenet", "norm": "group"},
+    {"_target_": "seedvote.models.classic.lenet"},
+    {"_target_": "seedvote.models.DenseLayer"},
     {"_target_": "torch.nn.Linear", "in_features": 3, "out_features": 2},
     {"_target_": "torch.nn.modules.linear.Linear"},
     {"_target_": "torchvision.models.resnet18"},
@@ -53,6 +56,9 @@ DISGUISED = [
     "torchvision.models.detection.fasterrcnn_resnet50_fpn", "torchvision.models.get_model",
     "seedvote.models.math.prod", "seedvote.models.nn.functional.torch.load", "seedvote.models.unknown",
     "seedvote.models.__builtins__.eval", "seedvote.models.mlp.__globals__.__getitem__", "seedvote.models.F.torch.load",
+    "seedvote.models.sequences.torch.load", "seedvote.models.pieces.nn.functional.torch.load",
+    "seedvote.models.vision.nn.functional.relu", "seedvote.models.constrained_time.math.isqrt",
+    "seedvote.models.pieces._check_norm", "seedvote.models.pieces.ACTIVATIONS", "seedvote.models.sequences.CELLS.pop",
     "seedvote.data.builtin.os.system", "seedvote.data.builtin.np.load", "seedvote.data.builtin.Path.touch",
     "seedvote.data.image_folder.replaced", "seedvote.data.archive.zipfile.ZipFile.extractall", "seedvote.data.prepare",
     "seedvote.data.builtin._opened", "seedvote.data.read_image_folder", "seedvote.files.replaced",
@@ -225,6 +231,11 @@ def test_nothing_is_written_or_fetched_where_a_run_says(runs, workplace, monkeyp
         ({"_target_": "seedvote.models.mlp", "hidden": [[3]]}, "cannot be built"),
         ({"_target_": "seedvote.models.mlp", "strange": 1}, "option of seedvote.models.mlp"),
         ({"_target_": "seedvote.models.resnet", "depth": 6 * 10**9 + 2}, "depth"),
+        ({"_target_": "seedvote.models.densenet", "depth": 1000, "growth": 2**20}, "GiB"),
+        ({"_target_": "seedvote.models.constrained_time_cnn", "budget": 2**62}, "GiB"),
+        ({"_target_": "seedvote.models.constrained_time_cnn", "budget": 10**30}, "cannot be built"),
+        ({"_target_": "seedvote.models.recurrent", "hidden": 2**20, "layers": 1000}, "GiB"),
+        ({"_target_": "seedvote.models.mlp", "norm": None}, "model.norm must be str"),
         ({"_target_": "torch.nn.Linear", "in_features": 10**7, "out_features": 10**7}, "GiB"),
         ({"_target_": "torch.nn.Linear", "in_features": "x", "out_features": None}, "cannot be built"),
         ({"_target_": "torch.nn.Linear", "_partial_": "x"}, ""),
@@ -289,3 +300,15 @@ def test_pipes_in_the_place_of_a_members_files_are_not_waited_for(name, runs, ca
 
 def test_what_the_user_names_is_not_checked():
     assert bound_target({"_target_": "torch.optim.SGD", "lr": 0.1}, "optimizer").func is torch.optim.SGD
+
+
+def test_a_schedule_is_told_how_many_steps_there_are_if_it_asks():
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=0.1)
+    package = "torch.optim.lr_scheduler"
+    cycle = scheduler_builder({"_target_": f"{package}.OneCycleLR", "max_lr": 0.1, "interval": "step"})
+    assert pickle.loads(pickle.dumps(cycle))(optimizer, 70).total_steps == 70
+    step = scheduler_builder({"_target_": f"{package}.StepLR", "step_size": 3, "interval": "epoch"})
+    assert pickle.loads(pickle.dumps(step))(optimizer, 70).step_size == 3
+    own = scheduler_builder({"_target_": "seedvote.schedules.warmup_cosine", "warmup": 0.5})
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=0.1)
+    assert own(optimizer, 8).get_last_lr() == [pytest.approx(0.1 / 5)]

@@ -54,7 +54,7 @@ def test_more_seeds_leave_the_first_untouched(call, workplace):
     assert "2 are there already; training seeds 2, 3" in more.out
     after = contents(workplace)
     changed = {path.name for path in before if before[path] != after[path]}
-    assert changed == {"run.json"}
+    assert changed == {"run.json", "train.log"}
     assert json.loads((workplace / "checkpoints" / "it" / "run.json").read_text())["seeds"] == [0, 1, 2, 3]
 
 

@@ -22,8 +22,10 @@ CPU = torch.device("cpu")
 
 
 def trained(seed, recipe, data) -> TrainedMember:
-    *records, member = train_member(seed, recipe, on_device(data, CPU), CPU)
-    assert tuple(records) == member.history
+    *epochs, member = train_member(seed, recipe, on_device(data, CPU), CPU)
+    assert [epoch.seed for epoch in epochs] == [seed] * len(epochs)
+    assert tuple(epoch.record for epoch in epochs) == member.history
+    assert all(epoch.observation is None for epoch in epochs)
     return member
 
 
@@ -92,9 +94,10 @@ def test_varying_nothing_trains_the_same_member_for_every_seed(small_digits):
     assert same(trained(1, recipe, small_digits).state, trained(2, recipe, small_digits).state)
 
 
-@pytest.mark.parametrize("stream", ["init", "order", "augment", "dropout"])
+@pytest.mark.parametrize("stream", ["init", "order", "augment", "dropout", "sample"])
 def test_each_stream_alone_makes_members_differ(stream, small_digits):
-    recipe = quick_recipe(small_digits, vary=(stream,), augment=functools.partial(augmentation.images, crop=1))
+    augment = functools.partial(augmentation.images, crop=1)
+    recipe = quick_recipe(small_digits, vary=(stream,), augment=augment, bootstrap=stream == "sample")
     assert not same(trained(1, recipe, small_digits).state, trained(2, recipe, small_digits).state)
 
 
@@ -109,6 +112,25 @@ def test_every_epoch_sees_every_sample_once_in_a_new_order(small_digits):
     assert np.array_equal(sorted_rows(first), sorted_rows(everything))
     assert np.array_equal(sorted_rows(second), sorted_rows(everything))
     assert not torch.equal(first, second)
+
+
+def test_a_bootstrap_sample_is_the_members_own_and_the_same_in_every_epoch(small_digits):
+    seen = seen_batches(3, small_digits, bootstrap=True)
+    drawn = np.random.Generator(np.random.PCG64(np.random.SeedSequence(3, spawn_key=(4,)))).integers(200, size=200)
+    assert 110 < len(set(drawn.tolist())) < 140  # 1 - 1/e of 200 are 126
+    everything = network_inputs(small_digits.train.inputs, small_digits.normalization).flatten(1).numpy()
+    first, second = (np.array(sorted(map(tuple, epoch.flatten(1).tolist()))) for epoch in seen.split(200))
+    np.testing.assert_array_equal(first, np.array(sorted(map(tuple, everything[drawn].tolist()))))
+    np.testing.assert_array_equal(first, second)
+    assert not torch.equal(*seen.split(200))
+    assert not torch.equal(seen_batches(4, small_digits, bootstrap=True), seen)
+
+
+def test_a_stream_that_does_not_vary_gives_all_members_the_same_bootstrap_sample(small_digits):
+    first, second = (seen_batches(seed, small_digits, bootstrap=True, vary=("init",)) for seed in (1, 2))
+    assert torch.equal(first, second)
+    recipe = quick_recipe(small_digits, bootstrap=True, vary=())
+    assert same(trained(1, recipe, small_digits).state, trained(2, recipe, small_digits).state)
 
 
 def test_the_loop_is_plain_pytorch(small_digits):

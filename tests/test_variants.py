@@ -68,6 +68,7 @@ def test_members_can_be_added_predicted_with_and_compared(call, workplace):
     compared = call("compare", "run=mixed")
     assert compared.status == 0
     assert "variant    resnet, " in compared.out and ": seeds 1, 4\n" in compared.out
+    assert "<dt>variants</dt>" in (workplace / "checkpoints" / "mixed" / "report" / "report.html").read_text()
     assert call("verify", "run=mixed").status == 0
 
 

@@ -123,10 +123,13 @@ def test_a_sample_says_so_first(clear):
 
 def test_a_rival_is_named_with_its_cost(clear):
     weak = studied(made_up(2, 200, seed=1000, skill=0.5), made_up(2, 400, seed=0, skill=0.5))
-    lines = rival_sentences(clear, against(clear, weak), "wide")
+    lines = rival_sentences(clear, against(clear, weak, [("wide", 0), ("wide", 1)]), "wide")
     assert lines[0].startswith("The soft vote of 8 beats a single seed of 'wide' (")
     assert lines[1].startswith("The soft vote of 8 beats the soft vote of 2 of 'wide' (")
-    assert lines[2] == "It takes 24 times the training and 8 times the inference seconds of one seed of 'wide'."
+    assert lines[2] == (
+        "It takes 24 times the training and 8 times the inference seconds of one seed of 'wide', "
+        "and 12 and 4 times those of its vote."
+    )
 
 
 def test_numbers_are_written_for_people():

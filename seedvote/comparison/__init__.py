@@ -13,6 +13,7 @@ from seedvote.comparison.records import (
     Plan,
     Pooled,
     Rival,
+    RuleScores,
     Samples,
     ScoreSummary,
     Selective,
@@ -20,9 +21,11 @@ from seedvote.comparison.records import (
     VoteScores,
 )
 from seedvote.comparison.rival import against
+from seedvote.comparison.sureness import MEASURES
 from seedvote.comparison.values import plain
 
 __all__ = [
+    "MEASURES",
     "BestOnTest",
     "ClassGain",
     "CommitteeCurve",
@@ -34,6 +37,7 @@ __all__ = [
     "Plan",
     "Pooled",
     "Rival",
+    "RuleScores",
     "Samples",
     "ScoreSummary",
     "Selective",

@@ -37,8 +37,8 @@ NOT_WRITTEN = {"written": False}
 class Plan:
     """What is fixed before test data is read.
 
-    rule: the primary vote, ``soft`` or ``majority``. tie: who wins a tie. level: of every interval. resampling_seed: of
-    every bootstrap and every random committee.
+    rule: the primary vote, one of ``seedvote.voting.RULES``. tie: who wins a tie. level: of every interval.
+    resampling_seed: of every bootstrap and every random committee.
     """
 
     rule: str = "soft"
@@ -88,18 +88,31 @@ class Members:
 
 
 @dataclass(frozen=True)
+class RuleScores:
+    """Scores of a vote, as ``stats.Scores`` has them; accuracy is that of its decisions, an abstention being wrong.
+
+    All but accuracy are ``None``, with the reason, where the rule has no probabilities.
+    """
+
+    accuracy: float
+    negative_log_likelihood: float | None
+    brier: float | None
+    expected_calibration_error: float | None
+    reason: str | None
+
+
+@dataclass(frozen=True)
 class VoteScores:
     """One voting rule on test.
 
-    primary: whether it is the rule named beforehand. scores: accuracy of the decisions (an abstention is wrong), the
-    others of the rule's normalised scores. interval: Wilson's, of the accuracy. gain: against the mean member.
-    p_holm: the gain's p-value, corrected for all secondary rules that were tried; ``None`` for the primary one.
+    primary: whether it is the rule named beforehand. interval: Wilson's, of the accuracy. gain: against the mean
+    member. p_holm: the gain's p-value, corrected for all secondary rules that were tried; ``None`` for the primary one.
     chosen: against the member chosen on validation. weights: of the members, where the rule has any.
     """
 
     rule: str
     primary: bool
-    scores: Scores
+    scores: RuleScores
     interval: Interval
     tied: int
     abstained: int
@@ -136,24 +149,30 @@ class CommitteeCurve:
 
 @dataclass(frozen=True)
 class Pooled:
-    """Calibration of the soft vote; the temperature is fitted on validation, after pooling."""
+    """Calibration of the vote by ``rule``; the temperature is fitted on validation, after pooling.
 
-    temperature: float
-    at_bound: bool
-    before: Scores
-    after: Scores
-    reliability_before: tuple[ReliabilityBin, ...]
-    reliability_after: tuple[ReliabilityBin, ...]
+    All but ``rule`` are ``None``, with the reason, where the rule has no probabilities.
+    """
+
+    rule: str
+    temperature: float | None
+    at_bound: bool | None
+    before: Scores | None
+    after: Scores | None
+    reliability_before: tuple[ReliabilityBin, ...] | None
+    reliability_after: tuple[ReliabilityBin, ...] | None
+    reason: str | None
 
 
 @dataclass(frozen=True)
 class Selective:
-    """The soft vote answering only where it is sure by one measure.
+    """The vote by ``rule`` answering only where it is sure by one measure.
 
     area: under risk against coverage (AURC); excess_area: above the best possible order. coverage, risk: the curve.
     accuracy_at: accuracy on the surest 50, 80, 90, 95 and 100 %.
     """
 
+    rule: str
     measure: str
     area: float
     excess_area: float
@@ -220,7 +239,9 @@ class Comparison:
 
     plan: the primary vote and the level, fixed beforehand. calibration_bins: equal-width bins behind every calibration
     error. votes: the primary first. rules_left_out: secondary rules that were not tried, with the reason. beats_seed,
-    procedure, curve, forecast, per_class, confusions, outvoted: of the primary vote.
+    procedure, curve, forecast, calibration, selective, per_class, confusions, outvoted: of the primary vote.
+    curve_plurality: of a plurality with ties split evenly, exact over all committees; ``None`` for over 1,000 members.
+    measures_left_out: ways to be sure that the primary vote does not have, with the reason.
     """
 
     seeds: tuple[int, ...]
@@ -236,11 +257,13 @@ class Comparison:
     spread: Spread
     curve: CommitteeCurve
     curve_on_validation: CommitteeCurve
+    curve_plurality: CommitteeCurve | None
     forecast: Forecast
     diversity: Diversity
     agreement: tuple[AgreementBin, ...]
     calibration: Pooled
     selective: tuple[Selective, ...]
+    measures_left_out: dict[str, str]
     cost: Cost
     per_class: tuple[ClassGain, ...]
     confusions: tuple[Confusion, ...]
@@ -260,17 +283,20 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Rival:
-    """Another run on the same data, tested against this run's primary vote.
+    """Another run on the same data, or several as one committee, tested against this run's primary vote.
 
-    against_members: this vote minus the mean of the rival's members. against_vote: this vote minus the rival's vote
-    by the same rule. against_chosen: this vote and the rival's member chosen on validation. training_ratio,
-    inference_ratio: what this vote costs, as a multiple of one rival member and of the rival's vote.
+    runs: their names. chosen, chosen_run: the member that is best on validation. against_members: this vote minus
+    the mean of the rival's members. against_vote: this vote minus the rival's vote by the same rule. against_chosen:
+    this vote and the rival's member chosen on validation. training_ratio, inference_ratio: what this vote costs, as a
+    multiple of one rival member and of the rival's vote.
     """
 
+    runs: tuple[str, ...]
     members: int
     accuracy: Summary
     vote_accuracy: float
     chosen: int
+    chosen_run: str
     against_members: CommitteeDifference
     against_vote: CommitteeDifference
     against_chosen: McNemar

@@ -1,6 +1,8 @@
-"""Another run beside this one: the same tests, on the same test samples, and both costs."""
+"""Another run, or several as one committee, beside this one: the same tests on the same samples, and both costs."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -8,9 +10,10 @@ from seedvote import stats
 from seedvote.comparison.records import Comparison, Rival
 
 
-def against(comparison: Comparison, rival: Comparison) -> Rival:
-    """Test a run's primary vote against a rival run's members, its vote and its member chosen on validation.
+def against(comparison: Comparison, rival: Comparison, names: Sequence[tuple[str, int]]) -> Rival:
+    """Test a run's primary vote against a rival's members, its vote and its member chosen on validation.
 
+    names: run and seed of each of the rival's members, in their order: a rival may be made of several runs.
     Raises ``ValueError`` where the two were not scored on the same samples.
     """
     ours, theirs = comparison.decisions, rival.decisions
@@ -20,14 +23,17 @@ def against(comparison: Comparison, rival: Comparison) -> Rival:
     members = theirs.member_labels == theirs.targets
     their_vote = theirs.vote_labels == theirs.targets
     level, seed = comparison.plan.level, comparison.plan.resampling_seed
+    chosen = rival.seeds.index(rival.members.chosen)
     return Rival(
+        runs=tuple(dict.fromkeys(run for run, _ in names)),
         members=len(rival.seeds),
         accuracy=rival.members.test.accuracy,
         vote_accuracy=rival.primary.scores.accuracy,
-        chosen=rival.members.chosen,
+        chosen=names[chosen][1],
+        chosen_run=names[chosen][0],
         against_members=stats.committee_difference(members, vote, level=level, seed=seed),
         against_vote=stats.committee_difference(their_vote[np.newaxis], vote, level=level, seed=seed),
-        against_chosen=stats.mcnemar(vote, members[rival.seeds.index(rival.members.chosen)]),
+        against_chosen=stats.mcnemar(vote, members[chosen]),
         training_ratio=_ratios(comparison.cost.training_total, rival.cost.training.mean, rival.cost.training_total),
         inference_ratio=_ratios(comparison.cost.inference_total, rival.cost.inference.mean, rival.cost.inference_total),
         cost=rival.cost,

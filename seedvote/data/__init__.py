@@ -7,15 +7,18 @@ from seedvote.data.image_folder import image_folder
 from seedvote.data.new_inputs import read_arrays, read_image_folder
 from seedvote.data.normalization import network_inputs, normalized
 from seedvote.data.prepare import prepare
+from seedvote.data.preprocessing import fitted, preprocessed
 
 __all__ = [
     "arrays",
     "decode_image",
     "digits",
+    "fitted",
     "image_folder",
     "network_inputs",
     "normalized",
     "prepare",
+    "preprocessed",
     "read_arrays",
     "read_image_folder",
     "torchvision_dataset",

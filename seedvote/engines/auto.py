@@ -21,7 +21,8 @@ from seedvote.engines.workers import worker_count
 from seedvote.errors import listed
 from seedvote.initialization import initial_model
 from seedvote.interruption import requested
-from seedvote.optimization import parameter_groups
+from seedvote.optimization import Schedule, parameter_groups
+from seedvote.schedules import constant
 from seedvote.seeding import Streams, restored_generators
 from seedvote.training import UNKEPT
 from seedvote.types import Data, Engine, Event, Keeper, Note, Recipe, Split
@@ -128,14 +129,16 @@ def _alone(recipe: Recipe, device: torch.device) -> Callable[[Data], Iterator[No
     streams = Streams(0, recipe.vary, recipe.shared_seed)
     model = initial_model(recipe, streams).to(device).to(memory_format=torch.channels_last)
     optimizer = recipe.build_optimizer(parameter_groups(model.parameters(), recipe.decay_all))
-    scheduler = recipe.build_scheduler(optimizer, 100)
-    return lambda batch: training.train_epoch(Course(0, None, {}), model, optimizer, scheduler, recipe, batch, streams)
+    schedule = Schedule(constant(optimizer, 1), "step")
+    return lambda batch: training.train_epoch(Course(0, None, {}), model, optimizer, schedule, recipe, batch, streams)
 
 
 def _stacked(
     task: Task, width: int, recipe: Recipe, data: Data, device: torch.device
 ) -> Callable[[Data], Iterator[None]]:
     group = standing_group(dict.fromkeys(task), recipe, data, device, width)
+    # The steps that are timed are none of training's: some schedules refuse more steps than there are.
+    group.optimizer.schedules = [Schedule(constant(own, 1), "step") for own in group.optimizer.optimizers]
 
     def epoch(batch: Data) -> Iterator[None]:
         group.lap = Lap(1, 0, torch.zeros_like(group.lap.loss_sums))

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from seedvote.data import network_inputs
+from seedvote.data import network_inputs, preprocessed
 from seedvote.engines.group import dropout_masks, side_by_side, train_together
 from seedvote.engines.keeping import Task, train_task
 from seedvote.engines.memory import is_out_of_memory, release_memory
@@ -26,6 +26,7 @@ from seedvote.engines.workers import train_in_processes, worker_count
 from seedvote.errors import listed
 from seedvote.initialization import initial_model
 from seedvote.interruption import requested
+from seedvote.schedules import constant
 from seedvote.seeding import Streams, restored_generators, seed_device
 from seedvote.training import UNKEPT, on_device, train_member
 from seedvote.types import Data, Event, Keeper, Note, Recipe, Snapshot, Split, TrainedMember
@@ -112,9 +113,10 @@ def why_not_stackable(recipe: Recipe, data: Data) -> str | None:
     """
     streams = [Streams(seed, recipe.vary, recipe.shared_seed) for seed in (0, 1)]
     numbers = [own.number("dropout", 0, 0) for own in streams]
-    models = [initial_model(recipe, own).double().train() for own in streams]
+    # Laid out in memory as in training: dropout draws in that order.
+    models = [initial_model(recipe, own).double().to(memory_format=torch.channels_last).train() for own in streams]
     raw = data.train.inputs[: min(8, recipe.batch_size)].to(CPU)
-    inputs = network_inputs(raw, data.normalization, torch.float64)
+    inputs = preprocessed(network_inputs(raw, data.normalization, torch.float64), data.preprocessing)
     try:
         network = Stacked(models)
         together = network(side_by_side([inputs] * 2), dropout_masks(numbers, CPU))
@@ -145,6 +147,8 @@ def rounds_alike(recipe: Recipe, data: Data) -> bool:
     small = Split(data.train.inputs[:count].to(CPU), data.train.labels[:count].to(CPU))
     data = dataclasses.replace(data, train=small, validation=small)
     recipe = dataclasses.replace(recipe, epochs=1, patience=None)
+    if recipe.interval != "validation":  # else members have optimizers of their own, which belongs to what is tried
+        recipe = dataclasses.replace(recipe, build_scheduler=constant, interval="step")
     for event in train_group([0, 1], recipe, data, CPU, width=1):
         if isinstance(event, TrainedMember):
             *_, alone = train_member(event.seed, recipe, data, CPU)

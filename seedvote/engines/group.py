@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from seedvote.course import Course, batches, copied_state, samples_an_epoch, steps_an_epoch
-from seedvote.data import network_inputs
+from seedvote.course import Course, batches, copied_state, epoch_order, samples_an_epoch, steps_an_epoch
+from seedvote.data import network_inputs, preprocessed
 from seedvote.engines.stacked import Stacked
-from seedvote.engines.stacked_optimizer import build_optimizer, member_states, restore_members
+from seedvote.engines.stacked_optimizer import StackedOptimizer, standing_optimizer
 from seedvote.initialization import initial_model
 from seedvote.interruption import requested
-from seedvote.optimization import Scheduler, group_numbers, scheduler_after
+from seedvote.observation import histograms
+from seedvote.regularization import limit_norms, shape_gradients
 from seedvote.seeding import Streams, restored_generators
 from seedvote.training import EVALUATION_BATCH
-from seedvote.types import Data, Keeper, Paused, Progress, Recipe, Snapshot, Split, TrainedMember
+from seedvote.types import Data, Keeper, Observation, Paused, Progress, Recipe, Snapshot, Split, TrainedMember
 
 
 @dataclass
@@ -39,16 +40,15 @@ class Group:
     streams: list[Streams]
     courses: dict[int, Course]
     lap: Lap
-    optimizer: torch.optim.Optimizer
-    scheduler: Scheduler
+    optimizer: StackedOptimizer
 
     def snapshots(self) -> dict[int, Snapshot]:
         """Return where each member stands, by seed."""
-        states, numbers = member_states(self.optimizer, self.network), group_numbers(self.optimizer)
+        states = self.optimizer.states()
         for place, course in self.courses.items():
             course.step, course.loss_sum = self.lap.step, self.lap.loss_sums[place]
         return {
-            course.seed: course.snapshot(self.network.state(place), states[place], numbers)
+            course.seed: course.snapshot(self.network.state(place), *states[place])
             for place, course in self.courses.items()
         }
 
@@ -78,13 +78,15 @@ def train_together(
             keeper.save(group.snapshots())
             yield from [Paused(course.seed, len(course.history), group.lap.step) for course in group.courses.values()]
             return
-        learning_rate = group.optimizer.param_groups[0]["lr"]
         train_losses = [total / samples_an_epoch(recipe, data) for total in group.lap.loss_sums.tolist()]
         validation_losses, accuracies = evaluate(group.network, data.validation, data)
+        observations = observed(group, data) if keeper.observes else {}
         for place, course in group.courses.items():
+            learning_rate = group.optimizer.learning_rate(place)
             record = course.record(train_losses[place], validation_losses[place], accuracies[place], learning_rate)
             if course.goes_on(record, group.network.state(place)):
-                yield Progress(course.seed, record)
+                yield Progress(course.seed, record, observations.get(place))
+        group.optimizer.after_epoch(validation_losses)
         group.lap = Lap(group.lap.epoch + 1, 0, torch.zeros_like(group.lap.loss_sums))
         yield from ended(group, recipe)
         if group.courses and keeper.due(epoch_over=True):
@@ -105,15 +107,13 @@ def standing_group(
             courses[place].resume(snapshot)
     seeds = padded(list(models), models[courses[0].seed], width)
     network = Stacked([models[seed].to(device) for seed in seeds])
-    optimizer = build_optimizer(recipe, network)
     loss_sums = torch.zeros(network.count, device=device)
     loss_sums[: len(courses)] = torch.stack([course.loss_sum for course in courses.values()])
     lap = Lap(courses[0].epoch, courses[0].step, loss_sums)
-    steps = steps_an_epoch(recipe, data)
-    scheduler = scheduler_after((lap.epoch - 1) * steps + lap.step, recipe.epochs * steps, optimizer, recipe)
-    restore_members(optimizer, network, [snapshots[seed] for seed in seeds])
+    known = [snapshots[seed] for seed in seeds]
+    optimizer = standing_optimizer(recipe, network, known, steps_an_epoch(recipe, data))
     streams = [Streams(seed, recipe.vary, recipe.shared_seed) for seed in seeds]
-    return Group(network, streams, courses, lap, optimizer, scheduler)
+    return Group(network, streams, courses, lap, optimizer)
 
 
 def ended(group: Group, recipe: Recipe) -> Iterator[TrainedMember]:
@@ -137,7 +137,7 @@ def padded(seeds: Sequence[int], model: nn.Module, width: int) -> list[int]:
 def train_epoch(group: Group, recipe: Recipe, data: Data) -> Iterator[None]:
     """Take the epoch's steps that are still to be taken, each member in its own order; hold after each one."""
     lap, streams, device = group.lap, group.streams, data.train.inputs.device
-    orders = [torch.from_numpy(own.generator("order", lap.epoch).permutation(len(data.train))) for own in streams]
+    orders = [epoch_order(own, lap.epoch, recipe, data) for own in streams]
     cuts = list(zip(*(batches(order.to(device), recipe.batch_size) for order in orders), strict=True))
     for chosen in cuts[lap.step :]:
         inputs = [
@@ -147,6 +147,7 @@ def train_epoch(group: Group, recipe: Recipe, data: Data) -> Iterator[None]:
             )
             for own, stream in zip(chosen, streams, strict=True)
         ]
+        inputs = [preprocessed(own, data.preprocessing) for own in inputs]
         masks = dropout_masks([stream.number("dropout", lap.epoch, lap.step) for stream in streams], device)
         logits = group.network(side_by_side(inputs), masks)
         labels = data.train.labels[torch.stack(chosen)]
@@ -154,11 +155,9 @@ def train_epoch(group: Group, recipe: Recipe, data: Data) -> Iterator[None]:
         group.optimizer.zero_grad()
         # The members' losses share no parameter, so the gradient of their sum is each one's own gradient.
         losses.sum().backward()
-        if recipe.clip_norm is not None:
-            clip_members(group.network.parameters.values(), recipe.clip_norm)
-        group.network.hand_out_gradients()
+        shape_gradients(group.network.parameters.values(), recipe, stacked=True)
         group.optimizer.step()
-        group.scheduler.step()
+        limit_norms(group.network.parameters.values(), recipe.max_norm, stacked=True)
         lap.loss_sums += losses.detach() * labels.shape[1]
         lap.step += 1
         yield
@@ -172,10 +171,26 @@ def evaluate(network: Stacked, split: Split, data: Data) -> tuple[list[float], l
     for start in range(0, len(split), EVALUATION_BATCH):
         labels = split.labels[start : start + EVALUATION_BATCH].expand(network.count, -1)
         inputs = network_inputs(split.inputs[start : start + EVALUATION_BATCH], data.normalization, network.dtype)
-        logits = network(side_by_side([inputs] * network.count))
+        logits = network(side_by_side([preprocessed(inputs, data.preprocessing)] * network.count))
         loss_sums += member_losses(logits, labels, label_smoothing=0.0) * labels.shape[1]
         correct += (logits.argmax(2) == labels).sum(1)
     return (loss_sums / len(split)).tolist(), [count / len(split) for count in correct.tolist()]
+
+
+@torch.inference_mode()
+def observed(group: Group, data: Data) -> dict[int, Observation]:
+    """Look at the members of a group that are not done, by place; compare ``seedvote.training.observed``."""
+    network, parts = group.network, []
+    for batch in data.validation.inputs.split(EVALUATION_BATCH):
+        inputs = network_inputs(batch, data.normalization, network.dtype)
+        inputs = preprocessed(inputs, data.preprocessing)
+        parts.append(network(side_by_side([inputs] * network.count)).float().cpu())
+    logits = torch.cat(parts, dim=1).numpy()
+    observations = {}
+    for place in group.courses:
+        weights = {name: parameter[place] for name, parameter in network.parameters.items()}
+        observations[place] = Observation(histograms(weights), histograms(network.gradients(place)), logits[place])
+    return observations
 
 
 def member_losses(logits: Tensor, labels: Tensor, label_smoothing: float) -> Tensor:
@@ -215,12 +230,3 @@ def dropout_masks(numbers: Sequence[int], device: torch.device) -> Callable[[Ten
         return side_by_side(masks).div_(kept)
 
     return draw
-
-
-def clip_members(parameters: Iterable[nn.Parameter], largest: float) -> None:
-    """Scale each member's gradients down to a norm of at most ``largest``, as ``clip_grad_norm_`` does for one."""
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    norms = torch.stack([torch.linalg.vector_norm(gradient.flatten(1), dim=1) for gradient in gradients])
-    factors = (largest / (torch.linalg.vector_norm(norms, dim=0) + 1e-6)).clamp(max=1.0)
-    for gradient in gradients:
-        gradient.mul_(factors.view(-1, *(1,) * (gradient.ndim - 1)))

@@ -11,7 +11,7 @@ import torch
 from seedvote.engines.keeping import Task, train_task
 from seedvote.interruption import requested
 from seedvote.training import UNKEPT, on_device, train_member
-from seedvote.types import Data, EpochRecord, Event, Keeper, Progress, Recipe, TrainedMember
+from seedvote.types import Data, Event, Keeper, Recipe, TrainedMember
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,4 @@ def train_one_by_one(
     """Train members in turn; the data lies on the device already. engine: on whose behalf."""
     for seed in seeds:
         for event in train_member(seed, recipe, data, device, keeper):
-            if isinstance(event, EpochRecord):
-                yield Progress(seed, event)
-            else:
-                yield dataclasses.replace(event, engine=engine) if isinstance(event, TrainedMember) else event
+            yield dataclasses.replace(event, engine=engine) if isinstance(event, TrainedMember) else event

@@ -1,15 +1,23 @@
-"""One optimizer for stacked members: its state belongs to each member by itself."""
+"""How stacked members take their steps: the state of optimizer and schedule belongs to each member by itself."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from seedvote.engines.stacked import Stacked
-from seedvote.optimization import optimizer_state, parameter_groups, restore_optimizer
+from seedvote.optimization import (
+    Schedule,
+    group_numbers,
+    optimizer_state,
+    parameter_groups,
+    restore_optimizer,
+    schedule_after,
+)
 from seedvote.types import Recipe, Snapshot
 
 # They treat every number of a tensor by itself, so that stacking the tensors changes nothing.
@@ -19,53 +27,120 @@ ELEMENTWISE = (
 )  # fmt: skip
 
 
-def build_optimizer(recipe: Recipe, network: Stacked) -> torch.optim.Optimizer:
-    """Build the recipe's optimizer over the stacked parameters.
+@dataclass
+class StackedOptimizer:
+    """The optimizers of stacked members and their schedules: one of each for all members, or one for each member."""
 
-    One that is not known to treat every number by itself gets each member's own part of every tensor. So does one with
-    ``fused=True``: it takes all parts in one pass, but rounds the end of a tensor otherwise than its middle.
-    """
-    optimizer = recipe.build_optimizer(parameter_groups(network.parameters.values(), recipe.decay_all, stacked=True))
-    if type(optimizer) in ELEMENTWISE and not optimizer.defaults.get("fused"):
-        return optimizer
-    return recipe.build_optimizer(parameter_groups(network.split().values(), recipe.decay_all))
+    network: Stacked
+    optimizers: list[torch.optim.Optimizer]
+    schedules: list[Schedule]
+
+    def step(self) -> None:
+        """Take a step by the gradients of the stacked parameters."""
+        self.network.hand_out_gradients()
+        for optimizer in self.optimizers:
+            optimizer.step()
+        for schedule in self.schedules:
+            schedule.after_step()
+
+    def zero_grad(self) -> None:
+        """Forget the gradients."""
+        for optimizer in self.optimizers:
+            optimizer.zero_grad()
+
+    def after_epoch(self, validation_losses: Sequence[float]) -> None:
+        """Let the schedules take note of an epoch and of each member's validation loss after it."""
+        # One schedule for all is one that takes no notice of losses.
+        for schedule, loss in zip(self.schedules, validation_losses, strict=False):
+            schedule.after_epoch(loss)
+
+    def learning_rate(self, place: int) -> float:
+        """Return a member's learning rate."""
+        rate: float = _of(self.optimizers, place).param_groups[0]["lr"]
+        return rate
+
+    def states(self) -> list[tuple[dict[str, dict[str, Any]], list[dict[str, Any]]]]:
+        """Return each member's part of the state, copied to the CPU by parameter, and its groups' numbers."""
+        network = self.network
+        numbers = [group_numbers(_of(self.optimizers, place)) for place in range(network.count)]
+        if network.is_split:
+            parts = [network.parts_of(place) for place in range(network.count)]
+            states = [optimizer_state(_of(self.optimizers, place), own) for place, own in enumerate(parts)]
+        else:
+            whole = optimizer_state(self.optimizers[0], network.parameters)
+            states = [_part(whole, network, place) for place in range(network.count)]
+        return list(zip(states, numbers, strict=True))
 
 
-def member_states(optimizer: torch.optim.Optimizer, network: Stacked) -> list[dict[str, dict[str, Any]]]:
-    """Copy each member's part of the optimizer's state to the CPU, by the names of the parameters."""
-    if network.is_split:
-        return [optimizer_state(optimizer, network.parts_of(place)) for place in range(network.count)]
-    whole = optimizer_state(optimizer, network.parameters)
-
-    def part(name: str, value: Any, place: int) -> Any:
-        return value[place] if isinstance(value, Tensor) and value.shape == network.parameters[name].shape else value
-
-    return [
-        {name: {key: part(name, value, place) for key, value in entries.items()} for name, entries in whole.items()}
-        for place in range(network.count)
-    ]
-
-
-def restore_members(optimizer: torch.optim.Optimizer, network: Stacked, snapshots: Sequence[Snapshot | None]) -> None:
-    """Put the optimizer to the state that the members had when they were saved, all at the same step, or never."""
+def standing_optimizer(
+    recipe: Recipe, network: Stacked, snapshots: Sequence[Snapshot | None], steps_an_epoch: int
+) -> StackedOptimizer:
+    """Build optimizers and schedules for stacked members: at their beginning, or where all of them were saved."""
+    optimizers = _optimizers(recipe, network)
     known = [snapshot for snapshot in snapshots if snapshot is not None]
-    if not known:
+    stands = [(snapshot.history, snapshot.step) for snapshot in known] or [((), 0)] * network.count
+    # One optimizer for all has one schedule for all, which any member's history leads to.
+    schedules = [
+        schedule_after(history, step, optimizer, recipe, steps_an_epoch)
+        for optimizer, (history, step) in zip(optimizers, stands, strict=False)
+    ]
+    _restore(optimizers, network, known)
+    return StackedOptimizer(network, optimizers, schedules)
+
+
+def _optimizers(recipe: Recipe, network: Stacked) -> list[torch.optim.Optimizer]:
+    """Build the recipe's optimizer over the stacked parameters, or one for each member over its own parts of them.
+
+    Members have an optimizer each if their validation loss decides on the learning rate, or if the optimizer is not
+    known to treat every number by itself. One with ``fused=True`` takes the parts of all members in one pass: it rounds
+    the end of a tensor otherwise than its middle.
+    """
+    whole = parameter_groups(network.parameters.values(), recipe.decay_all, stacked=True)
+    optimizer = recipe.build_optimizer(whole)
+    together = type(optimizer) in ELEMENTWISE and recipe.interval != "validation"
+    if together and not optimizer.defaults.get("fused"):
+        return [optimizer]
+    parts = network.split()
+    if together:
+        return [recipe.build_optimizer(parameter_groups(parts.values(), recipe.decay_all))]
+    members = [network.parts_of(place) for place in range(network.count)]
+    return [recipe.build_optimizer(parameter_groups(own.values(), recipe.decay_all)) for own in members]
+
+
+def _restore(optimizers: Sequence[torch.optim.Optimizer], network: Stacked, snapshots: Sequence[Snapshot]) -> None:
+    """Put the optimizers to the state that the members had when they were saved, if they were."""
+    if not snapshots:
         return
-    assert len(known) == len(snapshots) == network.count
+    assert len(snapshots) == network.count
     if network.is_split:
-        for place, snapshot in enumerate(known):
-            restore_optimizer(optimizer, network.parts_of(place), snapshot.optimizer, snapshot.groups)
+        for place, snapshot in enumerate(snapshots):
+            own = _of(optimizers, place)
+            restore_optimizer(own, network.parts_of(place), snapshot.optimizer, snapshot.groups)
         return
-    first = known[0]
+    first = snapshots[0]
     state = {
-        name: {key: _joined([each.optimizer[name] for each in known], key) for key in entries}
+        name: {key: _joined(network, name, key, [each.optimizer[name][key] for each in snapshots]) for key in entries}
         for name, entries in first.optimizer.items()
     }
-    restore_optimizer(optimizer, network.parameters, state, first.groups)
+    restore_optimizer(optimizers[0], network.parameters, state, first.groups)
 
 
-def _joined(entries: Sequence[Mapping[str, Any]], key: str) -> Any:
-    # How many steps were taken is the same for all.
-    if key == "step" or not isinstance(entries[0][key], Tensor):
-        return entries[0][key]
-    return torch.stack([entry[key] for entry in entries])
+def _of(optimizers: Sequence[torch.optim.Optimizer], place: int) -> torch.optim.Optimizer:
+    return optimizers[place if len(optimizers) > 1 else 0]
+
+
+def _part(whole: Mapping[str, Mapping[str, Any]], network: Stacked, place: int) -> dict[str, dict[str, Any]]:
+    """Return one member's part of the state; numbers that are the same for all are everybody's."""
+
+    def own(name: str, value: Any) -> Any:
+        return value[place] if isinstance(value, Tensor) and value.shape == network.parameters[name].shape else value
+
+    return {name: {key: own(name, value) for key, value in entries.items()} for name, entries in whole.items()}
+
+
+def _joined(network: Stacked, name: str, key: str, values: Sequence[Any]) -> Any:
+    """Stack the members' parts again; what has not the shape of its parameter is the same for all."""
+    value, shape = values[0], network.parameters[name].shape[1:]
+    if key == "step" or not isinstance(value, Tensor) or value.shape != shape:
+        return value
+    return torch.stack(list(values))

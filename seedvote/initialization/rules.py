@@ -5,14 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from seedvote.errors import listed, unknown
 from seedvote.initialization.draws import Draw, draw_of
+from seedvote.initialization.patterns import is_matched, no_match
 from seedvote.initialization.whole import is_bias, owners
 
 LEFT = draw_of("default", "bias")
@@ -34,10 +33,7 @@ class Rule:
 
     def matches(self, module: nn.Module, name: str) -> bool:
         """Say whether the rule is for a parameter, by its name or by the class of the module that owns it."""
-        own = name.rpartition(".")[2]
-        classes = [kind.__name__ for kind in type(module).__mro__[: type(module).__mro__.index(nn.Module)]]
-        names = [name, *classes, *(f"{kind}.{own}" for kind in classes)]
-        return any(fnmatchcase(candidate, self.match) for candidate in names)
+        return is_matched(self.match, module, name)
 
     @torch.no_grad()
     def fill(self, module: nn.Module, name: str, parameter: Tensor, generator: torch.Generator) -> None:
@@ -163,9 +159,4 @@ def _rule(spec: Mapping[str, Any], where: str) -> Rule:
 def _no_match(rule: Rule, named: Sequence[tuple[nn.Module, str, Tensor]]) -> str:
     if any(rule.matches(module, name) for module, name, _ in named):
         return f"{rule.where}: earlier rules have taken all that {rule.match!r} matches: put it first or leave it out"
-    names = [name for _, name, _ in named]
-    classes = list(dict.fromkeys(type(module).__name__ for module, _, _ in named))
-    sentence = unknown(f"{rule.where} matches nothing:", rule.match, names + classes)
-    if len(names + classes) > 20:
-        sentence += f"; there are {listed(names)}, of {listed(classes)}"
-    return sentence
+    return no_match(rule.where, rule.match, [(module, name) for module, name, _ in named])

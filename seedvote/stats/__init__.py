@@ -12,6 +12,7 @@ from seedvote.stats.calibration import (
     reliability,
 )
 from seedvote.stats.committees import (
+    SUBSETS,
     Curve,
     Grid,
     committee_sizes,
@@ -32,7 +33,7 @@ from seedvote.stats.intervals import (
     wilson,
 )
 from seedvote.stats.per_class import Outvoted, PerClass, outvoted, per_class
-from seedvote.stats.plurality import plurality_correct, plurality_correct_of_each, plurality_curve
+from seedvote.stats.plurality import MOST_MEMBERS, plurality_correct, plurality_correct_of_each, plurality_curve
 from seedvote.stats.procedure import (
     ProcedureDifference,
     correct_of_each,
@@ -70,6 +71,8 @@ from seedvote.stats.subset_votes import subsets_right
 from seedvote.stats.variance import Components, SeedSpread, seed_spread, variance_components
 
 __all__ = [
+    "MOST_MEMBERS",
+    "SUBSETS",
     "AgreementBin",
     "BeatsSeed",
     "Calibration",

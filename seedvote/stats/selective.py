@@ -8,14 +8,21 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import entr
 
-from seedvote.stats.arrays import Floats, checked_members, checked_shares, member_chunks
+from seedvote.stats.arrays import (
+    Floats,
+    checked_decisions,
+    checked_members,
+    checked_probabilities,
+    checked_shares,
+    member_chunks,
+)
 
 _DECIMALS = 12  # so that rounding errors of equal scores cannot put one sample before another
 
 
 @dataclass(frozen=True, eq=False)
 class ConfidenceScores:
-    """Four ways to be sure of a soft vote, each ``[S]``, higher is surer."""
+    """Four ways to be sure of a vote, each ``[S]``, higher is surer."""
 
     max_probability: Floats
     negative_entropy: Floats
@@ -37,23 +44,35 @@ class RiskCoverage:
     excess_area: float
 
 
-def confidence_scores(probabilities: ArrayLike) -> ConfidenceScores:
-    """Confidence of the soft vote on each sample, from the members' probabilities ``[M, S, C]``.
+def confidence_scores(
+    probabilities: ArrayLike, pooled: ArrayLike | None = None, labels: ArrayLike | None = None
+) -> ConfidenceScores:
+    """Confidence of a vote on each sample, from the members' probabilities ``[M, S, C]`` and the vote.
 
-    With ``p = mean_m p_m``: ``max_c p_c``; ``-H(p)``; ``-(H(p) - mean_m H(p_m))``, the negative mutual information
-    between the decision and the member (Depeweg et al., ICML 2018), in nats; and the share of members whose own arg
-    max is the vote's. Rounded to 12 decimals, so that equal scores are equal.
+    With ``p`` the vote's probabilities: ``max_c p_c``; ``-H(p)``; ``-(H(mean_m p_m) - mean_m H(p_m))``, the negative
+    mutual information between the decision and the member, whatever the vote (Depeweg et al., ICML 2018), in nats; and
+    the share of members whose own arg max is the vote's decision. Rounded to 12 decimals, so that equal scores are
+    equal.
+
+    pooled: ``p``, ``[S, C]``, default the mean of the members', the soft vote. labels: ``[S]``, the vote's decisions,
+    -1 where it abstained; default the arg max of ``p``.
     Raises ``ValueError`` for wrong shapes and rows that are no probabilities.
     """
     values = checked_members(probabilities)
-    scores = np.empty((4, values.shape[1]))
+    samples = values.shape[1]
+    own = None if pooled is None else checked_probabilities(pooled)
+    if own is not None and own.shape != values.shape[1:]:
+        raise ValueError(f"pooled must have the shape {list(values.shape[1:])} of one member, not {list(own.shape)}.")
+    decisions = None if labels is None else checked_decisions("labels", labels, samples)
+    scores = np.empty((4, samples))
     for piece, chunk in member_chunks(values):
         mean = chunk.mean(axis=0)
-        entropy = entr(mean).sum(axis=1)
-        scores[0, piece] = mean.max(axis=1)
-        scores[1, piece] = -entropy
-        scores[2, piece] = np.minimum(entr(chunk).sum(axis=2).mean(axis=0) - entropy, 0.0)
-        scores[3, piece] = (chunk.argmax(axis=2) == mean.argmax(axis=1)).mean(axis=0)
+        vote = mean if own is None else own[piece]
+        decided = vote.argmax(axis=1) if decisions is None else decisions[piece]
+        scores[0, piece] = vote.max(axis=1)
+        scores[1, piece] = -entr(vote).sum(axis=1)
+        scores[2, piece] = np.minimum(entr(chunk).sum(axis=2).mean(axis=0) - entr(mean).sum(axis=1), 0.0)
+        scores[3, piece] = (chunk.argmax(axis=2) == decided).mean(axis=0)
     return ConfidenceScores(*(np.round(scores, _DECIMALS) + 0.0))
 
 

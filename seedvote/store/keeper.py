@@ -30,12 +30,13 @@ class RunKeeper:
     """Keeps the members of a run; see ``seedvote.types.Keeper``.
 
     facts: keys of a member's record that its training does not know. save_every: seconds between saves inside an
-    epoch; 0 saves after every step and every epoch.
+    epoch; 0 saves after every step and every epoch. observes: whether a logger wants an ``Observation`` of each epoch.
     """
 
     run: Run
     facts: Mapping[str, Any]
     save_every: float
+    observes: bool = False
     _saved: float = field(default=-math.inf, init=False)
     _cost: float = field(default=0.0, init=False)
     _notes: list[str] = field(default_factory=list, init=False)

@@ -24,7 +24,9 @@ class RunRecord:
 
     recipe: everything that shapes the weights, as JSON values. fingerprint: of the data. location: where the data
     lay. seeds: every seed that was ever asked for. command: the last ``train`` command line. counts: samples of each
-    split.
+    split. preprocessing: SHA-256 of its file, where the recipe has one. commit, dirty, diff: of the repository that the
+    run was made in, see ``seedvote.provenance.Code``. hardware: of the machine that it was made on. In records of
+    earlier versions, what may be ``None`` is.
     """
 
     recipe: dict[str, Any]
@@ -43,7 +45,11 @@ class RunRecord:
     created: str
     commit: str | None
     versions: dict[str, str]
+    dirty: bool | None = None
+    diff: str | None = None
+    hardware: dict[str, Any] | None = None
     format: int = FORMAT
+    preprocessing: str | None = None
 
 
 @dataclass(frozen=True)
@@ -75,8 +81,9 @@ class MemberRecord:
 
 
 def write_record(path: Path, record: RunRecord | MemberRecord) -> None:
-    """Write a record with a digest of itself, whole or not at all."""
-    write_json(path, sealed(dataclasses.asdict(record)))
+    """Write a record with a digest of itself, whole or not at all; later fields only where they say something."""
+    values, later = dataclasses.asdict(record), _later(type(record))
+    write_json(path, sealed({name: value for name, value in values.items() if (name, value) not in later.items()}))
 
 
 def sealed(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -100,13 +107,21 @@ def read_record(kind: type[_Record], path: Path) -> _Record:
     as_written = json_text(values).encode() == path.read_bytes()
     sealed = values.pop("digest", None)
     hints = get_type_hints(kind)
+    fits_digest = sealed == _digest(values)
+    values = {**_later(kind), **values}
     wrong = [name for name, hint in hints.items() if name not in values or not fits(values[name], hint)]
     wrong += [name for name in values if name not in hints]
     if wrong:
         raise ValueError(f"{path} is damaged: {listed(wrong)} missing, unknown or of the wrong type")
-    if sealed != _digest(values) or not as_written:
+    if not fits_digest or not as_written:
         raise ValueError(f"{path} is damaged: it is not as seedvote wrote it, its digest does not fit")
     return kind(**values)
+
+
+def _later(kind: type[RunRecord | MemberRecord]) -> dict[str, Any]:
+    """Return the fields that records of this format may lack, having come later, with what their absence means."""
+    fields = dataclasses.fields(kind)
+    return {field.name: field.default for field in fields if field.default is None}
 
 
 def _digest(values: dict[str, Any]) -> str:

@@ -14,8 +14,10 @@ from typing import Any
 from filelock import FileLock
 
 from seedvote.errors import listed
-from seedvote.files import refuse_way_out, remove_temporary
+from seedvote.files import refuse_way_out, remove_temporary, write_bytes
+from seedvote.store.preprocessing import content_of, read_file
 from seedvote.store.records import RunRecord, read_record, write_record
+from seedvote.types import Preprocessing
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,11 @@ class Run:
         """Return the file of one member's logits on a split, which need not be there."""
         return self.member_path(seed) / f"logits-{split}.safetensors"
 
+    @property
+    def preprocessing_path(self) -> Path:
+        """Return the file of what follows normalisation, which is there where the recipe has a preprocessing."""
+        return self.path / "preprocessing.safetensors"
+
     def missing(self, seeds: Sequence[int]) -> list[int]:
         """Return those of the seeds that have no finished member here.
 
@@ -69,18 +76,24 @@ def recipe_hash(recipe: Mapping[str, Any], fingerprint: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def open_run(checkpoints: Path, name: str, record: RunRecord) -> Run:
+def open_run(checkpoints: Path, name: str, record: RunRecord, preprocessing: Preprocessing | None = None) -> Run:
     """Make a run, or open the one of this name and note the seeds now asked for.
 
+    preprocessing: what the members are to be trained with.
+
     Raises:
-        ValueError: the run of this name has another recipe or other data.
+        ValueError: the run of this name has another recipe or other data, or another preprocessing.
     """
+    content = content_of(preprocessing) if preprocessing is not None else None
+    sha256 = hashlib.sha256(content).hexdigest() if content is not None else None
+    record = dataclasses.replace(record, preprocessing=sha256)
     path = checkpoints / name
     path.mkdir(parents=True, exist_ok=True)
     refuse_way_out(path / "run.json", path)
     # Another process may be noting its own seeds at this moment.
     with FileLock(path / ".lock"):
         remove_temporary(path / "run.json")
+        remove_temporary(Run(path, record).preprocessing_path)
         if (path / "run.json").exists():
             old = read_run(path).record
             if old.recipe_hash != record.recipe_hash:
@@ -88,8 +101,16 @@ def open_run(checkpoints: Path, name: str, record: RunRecord) -> Run:
                     f"run {name!r} in {checkpoints} was made with another recipe ({_difference(old, record)}): "
                     f"choose another run=, or leave run= out to have one named after the recipe"
                 )
+            if old.preprocessing != sha256:
+                raise ValueError(
+                    f"run {name!r} in {checkpoints} was made in the meantime, with a preprocessing that another "
+                    "machine fitted: give the same command again, and it will be taken"
+                )
             seeds = sorted({*old.seeds, *record.seeds})
             record = dataclasses.replace(old, seeds=seeds, command=record.command)
+        elif content is not None:  # before run.json, which vouches for it
+            refuse_way_out(Run(path, record).preprocessing_path, path)
+            write_bytes(Run(path, record).preprocessing_path, content)
         write_record(path / "run.json", record)
     return Run(path, record)
 
@@ -105,6 +126,19 @@ def read_run(path: Path) -> Run:
     if record.recipe_hash != recipe_hash(record.recipe, record.fingerprint):
         raise ValueError(f"{path / 'run.json'} is damaged: the recipe in it does not match its own hash")
     return Run(path, record)
+
+
+def read_preprocessing(run: Run) -> Preprocessing | None:
+    """Read what follows normalisation in a run, or return ``None`` where nothing does.
+
+    Raises:
+        ValueError: its file is absent, is not the one that was written, or does not fit the run's inputs.
+    """
+    sha256, path = run.record.preprocessing, run.preprocessing_path
+    if sha256 is None:
+        return None
+    refuse_way_out(path, run.path)
+    return read_file(path, sha256, tuple(run.record.input_shape))
 
 
 def find_run(checkpoints: Path, name: str | None) -> Run:
