@@ -3,7 +3,7 @@
 The same recipe is trained from many seeds of which only one thing follows the seed: the first weights, the order of the
 data, the augmentation, dropout; then all of them, then nothing. What does not follow it is the same for all members.
 
-    python scripts/experiments/sources_of_variance.py --seeds 50
+    python scripts/experiments/sources_of_variance.py
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ RECIPE = ("data=digits", "model=mlp", "augment=affine", "augment.crop=1")
 def main() -> None:
     """Train a run for each source and set them side by side."""
     parser = arguments(__doc__)
-    parser.add_argument("--seeds", type=int, default=50)
+    parser.add_argument("--seeds", type=int, default=30)
     options = parser.parse_args()
     recipe = list(RECIPE)
     if options.sample:
