@@ -62,6 +62,21 @@ def test_sources_of_variance(workplace):
 
 
 @pytest.mark.slow
+def test_does_it_matter(workplace):
+    check(run("does_it_matter"), "does_it_matter", workplace, 4)
+
+
+@pytest.mark.slow
+@pytest.mark.datasets
+@pytest.mark.skipif(not (SHARED / "mnist").is_dir(), reason=f"no MNIST files under {SHARED}")
+def test_seeds_or_architectures(workplace):
+    check(run("seeds_or_architectures", "--root", str(SHARED / "mnist")), "seeds_or_architectures", workplace, 6)
+    found = json.loads((workplace / "out" / "seeds_or_architectures.json").read_text())
+    # A network alone is its own committee.
+    assert found["one, wider"]["vote"] == found["one, wider"]["single"]
+
+
+@pytest.mark.slow
 @pytest.mark.datasets
 @pytest.mark.skipif(not (SHARED / "mnist").is_dir(), reason=f"no MNIST files under {SHARED}")
 def test_init_schemes(workplace):

@@ -71,7 +71,6 @@ def main() -> None:
     store(options.output, "does_it_matter", markdown(header, rows), found, drawn(found))
 
 
-@torch.inference_mode()
 def first_spreads(overrides: list[str], seeds: int) -> NDArray[np.float64]:
     """Return for each seed the log standard deviation of the logits of its untrained network on training samples."""
     ConfigStore.instance().store(name="train_schema", node=TrainConfig)
@@ -83,7 +82,8 @@ def first_spreads(overrides: list[str], seeds: int) -> NDArray[np.float64]:
     found = np.empty(seeds)
     for seed in range(seeds):
         model: nn.Module = initial_model(recipe, Streams(seed, recipe.vary, recipe.shared_seed))
-        found[seed] = model(inputs).std().log().item()
+        with torch.inference_mode():
+            found[seed] = model(inputs).std().log().item()
     return found
 
 
