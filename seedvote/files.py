@@ -86,8 +86,10 @@ def json_text(value: Mapping[str, Any]) -> str:
     return json.dumps(value, indent=1, allow_nan=False) + "\n"
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object, as strictly as ``write_json`` writes it.
+def read_json(path: Path) -> tuple[dict[str, Any], bytes]:
+    """Read a JSON object, as strictly as ``write_json`` writes it, and return the bytes that it was read from, too.
+
+    Who needs both must not read twice: another process may put a newer file in the place of this one.
 
     Raises:
         ValueError: the file is absent, no regular file, larger than ``LARGEST_JSON``, damaged (not JSON in UTF-8,
@@ -114,7 +116,7 @@ def read_json(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is damaged: it holds {problem}")
     if not isinstance(value, dict):
         raise ValueError(f"{path} is damaged: it holds a {type(value).__name__} where an object was wanted")
-    return value
+    return value, content
 
 
 def opened(path: str | os.PathLike[str]) -> io.BufferedReader:

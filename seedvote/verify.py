@@ -75,6 +75,8 @@ def _checked(run: Run, seed: int) -> Finding:
         try:
             snapshot = read_snapshot(path, seed, run.record.recipe_hash)
         except ValueError as error:
+            if not run.missing([seed]):  # it was finished meanwhile
+                return _checked(run, seed)
             return Finding(seed, "damaged", problem=str(error))
         return Finding(seed, "half trained", epochs=len(snapshot.history))
     problem = check_member(run, seed)

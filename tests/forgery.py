@@ -13,7 +13,7 @@ from seedvote.store.records import sealed
 
 def rewritten(run: Path, change: Callable[[dict[str, Any]], object]) -> None:
     """Change what ``run.json`` says."""
-    values = read_json(run / "run.json")
+    values = read_json(run / "run.json")[0]
     change(values)
     values["recipe_hash"] = recipe_hash(values["recipe"], values["fingerprint"])
     write_json(run / "run.json", sealed(values))
@@ -21,5 +21,5 @@ def rewritten(run: Path, change: Callable[[dict[str, Any]], object]) -> None:
 
 def believed(member: Path) -> None:
     """Make a member's record vouch for the weights that lie beside it now."""
-    values = {**read_json(member / "member.json"), "sha256": digest(member / "model.safetensors")}
+    values = {**read_json(member / "member.json")[0], "sha256": digest(member / "model.safetensors")}
     write_json(member / "member.json", sealed(values))

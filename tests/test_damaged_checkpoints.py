@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
@@ -19,6 +20,7 @@ from damage_checkpoints import SNAPSHOT, WEIGHTS, Sound, all_kinds, kind_of, out
 from seedvote.files import write_json  # noqa: E402
 from seedvote.inference import load  # noqa: E402
 from seedvote.store import check_member, members, read_run, read_snapshot, records, snapshots  # noqa: E402
+from seedvote.types import Snapshot  # noqa: E402
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="makes pipes and links")
 
@@ -97,3 +99,24 @@ def test_a_run_whose_record_does_not_know_a_member_is_not_loaded(sound, tmp_path
     write_json(place / "run.json", records.sealed({**record, "seeds": [0, 2]}))
     with pytest.raises(ValueError, match=r"run\.json does not know the members of seeds 1 "):
         load(place)
+
+
+def test_a_state_that_is_replaced_while_it_is_read_is_no_damage(tmp_path, monkeypatch):
+    path = tmp_path / "state.safetensors"
+    weights = {"w": torch.ones(3)}
+    older = Snapshot((), 1, torch.zeros(()), 0.5, weights, weights, 0, {}, [], 2.0)
+    newer = dataclasses.replace(older, step=2)
+    own = snapshots._digest
+
+    def meanwhile(place, sealed):
+        if replacements:
+            snapshots.write_snapshot(place, 7, "hash", replacements.pop())
+        return own(place, sealed)
+
+    monkeypatch.setattr(snapshots, "_digest", meanwhile)
+    replacements = [newer]
+    snapshots.write_snapshot(path, 7, "hash", older)
+    assert snapshots.read_snapshot(path, 7, "hash").step == 2
+    replacements = [newer, older] * snapshots.ATTEMPTS  # somebody who replaces it again and again is not waited for
+    with pytest.raises(ValueError, match="its digest does not fit"):
+        snapshots.read_snapshot(path, 7, "hash")

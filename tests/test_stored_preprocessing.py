@@ -98,7 +98,7 @@ def test_recipes_without_preprocessing_keep_their_hash(call, workplace):
     record = assembly.run_record(config, assembly.load_data(recipe, {}), "")
     assert assembly.run_name(record) == "digits-mlp-fb8525"
     assert call("train", *TRAIN).status == 0
-    assert "preprocessing" not in read_json(workplace / "checkpoints" / "it" / "run.json")
+    assert "preprocessing" not in read_json(workplace / "checkpoints" / "it" / "run.json")[0]
     assert not (workplace / "checkpoints" / "it" / "preprocessing.safetensors").exists()
 
 

@@ -98,13 +98,13 @@ def read_record(kind: type[_Record], path: Path) -> _Record:
     Raises:
         ValueError: the file is absent, damaged, of another format, or not as it was written.
     """
-    values = read_json(path)
+    values, content = read_json(path)
     if values.get("format") != FORMAT:
         raise ValueError(
             f"{path} has format {values.get('format')!r}, this seedvote reads {FORMAT}: use the version that wrote it"
         )
     # As bytes: reading text would take other ends of lines for those that were written.
-    as_written = json_text(values).encode() == path.read_bytes()
+    as_written = json_text(values).encode() == content
     sealed = values.pop("digest", None)
     hints = get_type_hints(kind)
     fits_digest = sealed == _digest(values)

@@ -32,6 +32,7 @@ _FORMS = {
     "history": list[dict[str, float]],
     "optimizer": dict[str, dict[str, bool | float | str | None]],
 }
+ATTEMPTS = 10  # to read a file that is replaced meanwhile, again and again
 _NO_DIGEST = "0" * 64  # stands in the digest's place while the file is hashed
 
 
@@ -60,17 +61,16 @@ def read_snapshot(path: Path, seed: int, recipe_hash: str) -> Snapshot:
     Raises:
         ValueError: the file cannot be read, is damaged, or belongs to another member or run.
     """
-    try:
-        opened(path).close()  # a pipe would be waited for
-        with safetensors.safe_open(path, framework="pt") as file:
-            metadata = dict(file.metadata() or {})
-            # Before any tensor is made: torch's errors about odd headers are of many kinds.
-            if set(metadata) != {"facts", "digest"} or metadata["digest"] != _digest(path, metadata["digest"]):
-                raise ValueError("it is damaged, its digest does not fit")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, safetensors.SafetensorError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read: {error}") from error
-    facts = _facts(path, metadata["facts"], tensors)
+    for attempt in range(ATTEMPTS):
+        standing = _identity(path)
+        try:
+            text, tensors = _content(path)
+            break
+        except (OSError, safetensors.SafetensorError, ValueError) as error:
+            # Whoever trains the member may have put a newer file in its place while this one was read.
+            if attempt + 1 == ATTEMPTS or _identity(path) == standing:
+                raise ValueError(f"{path} cannot be read: {error}") from error
+    facts = _facts(path, text, tensors)
     if [facts.pop("seed"), facts.pop("recipe_hash")] != [seed, recipe_hash]:
         raise ValueError(f"{path} belongs to another member or another run: it was moved here")
     state = _part(tensors, "state/")
@@ -87,6 +87,26 @@ def read_snapshot(path: Path, seed: int, recipe_hash: str) -> Snapshot:
         loss_sum=tensors["loss_sum"],
         **facts,
     )
+
+
+def _content(path: Path) -> tuple[str, dict[str, Tensor]]:
+    """Return the facts and the tensors of a file whose digest fits."""
+    opened(path).close()  # a pipe would be waited for
+    with safetensors.safe_open(path, framework="pt") as file:
+        metadata = dict(file.metadata() or {})
+        # Before any tensor is made: torch's errors about odd headers are of many kinds.
+        if set(metadata) != {"facts", "digest"} or metadata["digest"] != _digest(path, metadata["digest"]):
+            raise ValueError("it is damaged, its digest does not fit")
+        return metadata["facts"], {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Return what tells a file from another one in its place; ``None`` where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns
 
 
 def unsaveable(optimizer: Mapping[str, Mapping[str, Any]]) -> str | None:
