@@ -6,7 +6,7 @@
     vote-of-4-seeds-.../ a committee (see ``seedvote.running_vote``): losses and accuracy under the members' own names
     .vote/               sums that the running vote is taken from
 
-Nothing here imports TensorBoard before a logger is asked for.
+Nothing here imports TensorBoard or torchvision before a logger is asked for.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torchvision.utils import make_grid
 
 from seedvote.course import batches, epoch_order
 from seedvote.data import network_inputs, preprocessed
@@ -199,6 +198,8 @@ def image_grid(recipe: Recipe, data: Data, seed: int) -> Tensor | None:
     """
     if data.train.inputs.ndim != 4:
         return None
+    from torchvision.utils import make_grid  # takes a second, which no training without this logger shall wait
+
     streams = Streams(seed, recipe.vary, recipe.shared_seed)
     chosen = batches(epoch_order(streams, 1, recipe, data), recipe.batch_size)[0]
     inputs = network_inputs(data.train.inputs[chosen], data.normalization)

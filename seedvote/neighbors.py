@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.neighbors import NearestNeighbors
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from sklearn.neighbors import NearestNeighbors
 
 CANDIDATES = (1, 3, 5, 9, 17, 33, 65)
 
@@ -75,6 +78,8 @@ def fitted_neighbors(
     """
     if not (np.isfinite(train[0]).all() and np.isfinite(validation[0]).all()):
         return None
+    from sklearn.neighbors import NearestNeighbors  # takes a second, which no prediction without this head shall wait
+
     # Brute force: trees save nothing in so many dimensions, and which of two equally near comes first shall not depend
     # on how they were built.
     index = NearestNeighbors(algorithm="brute").fit(train[0])

@@ -174,9 +174,7 @@ def train_group(
     """
     recipe = recipe.of(seeds[0])
     undone = list(seeds)
-    width = width or default_width(recipe)
-    if not _has_convolutions(recipe):
-        width = len(undone)
+    width = (width or CONVOLUTION_WIDTH) if _has_convolutions(recipe) else len(undone)
     try:
         for together in equally_far(seeds, keeper):
             for event in train_together(together, recipe, data, device, keeper, width):
