@@ -24,7 +24,7 @@ from seedvote.config import (
     recipe_of,
 )
 from seedvote.course import steps_an_epoch
-from seedvote.data import fitted, network_inputs, normalized, prepare, preprocessed
+from seedvote.data import fitted, normalized, prepare, preprocessed, training_inputs
 from seedvote.errors import listed
 from seedvote.events import Engine
 from seedvote.initialization import initial_model
@@ -244,13 +244,11 @@ def _without_location(recipe: Mapping[str, Any]) -> dict[str, Any]:
 def _try_out(recipe: Recipe, data: Data) -> None:
     """Take two samples through the network and one step of the optimizer, before anything is written."""
     streams = Streams(0, recipe.vary, recipe.shared_seed)
-    inputs = network_inputs(data.train.inputs[:2], data.normalization)
     shape = list(data.network_shape)
     try:
         model = initial_model(recipe, streams)
-        inputs = recipe.augment(inputs, streams.generator("augment", 0, 0))
-        inputs = preprocessed(inputs, data.preprocessing)
-        logits = model(inputs)
+        generator = streams.generator("augment", 0, 0)
+        logits = model(training_inputs(data.train.inputs[:2], data, recipe.augment, generator))
     except ValueError:
         raise
     except Exception as error:

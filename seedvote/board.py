@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from seedvote.course import batches, epoch_order
-from seedvote.data import network_inputs, preprocessed
+from seedvote.data import evaluation_inputs, network_inputs
 from seedvote.events import Histogram, Observation, Progress
 from seedvote.files import refuse_way_out
 from seedvote.initialization import initial_model
@@ -276,7 +276,7 @@ def _add_histogram(writer: SummaryWriter, name: str, histogram: Histogram, epoch
 
 def _add_graph(writer: SummaryWriter, recipe: Recipe, data: Data, seed: int) -> str | None:
     """Write the network's graph; return why there is none, or ``None``."""
-    inputs = preprocessed(network_inputs(data.train.inputs[:2], data.normalization), data.preprocessing)
+    inputs = evaluation_inputs(data.train.inputs[:2], data)
     model = initial_model(recipe, Streams(seed, recipe.vary, recipe.shared_seed)).eval()
     with _quiet(), restored_generators(CPU):
         try:

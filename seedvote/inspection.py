@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from torch.utils.hooks import RemovableHandle
 
 from seedvote.course import batches, epoch_order
-from seedvote.data import network_inputs, preprocessed
+from seedvote.data import evaluation_inputs, training_inputs
 from seedvote.initialization import initial_model
 from seedvote.seeding import Streams, restored_generators, seed_device
 from seedvote.types import Data, Recipe
@@ -71,8 +71,7 @@ def layers(recipe: Recipe, data: Data) -> list[Layer]:
         shapes[name] = tuple(output.shape[1:])
 
     with torch.inference_mode(), restored_generators(torch.device("cpu")), _heard(model, note):
-        inputs = network_inputs(data.train.inputs[:2], data.normalization, next(model.parameters()).dtype)
-        model(preprocessed(inputs, data.preprocessing))
+        model(evaluation_inputs(data.train.inputs[:2], data, next(model.parameters()).dtype))
     return [
         Layer(name, type(module).__name__, shapes.get(name), _own_parameters(module))
         for name, module in model.named_modules()
@@ -106,9 +105,8 @@ def first_signals(recipe: Recipe, data: Data, seed: int, device: torch.device) -
         output.register_hook(lambda gradient: gradients.update({name: _norm(gradient)}))
 
     with restored_generators(device), _heard(model, note):
-        inputs = network_inputs(raw, data.normalization, next(model.parameters()).dtype)
-        inputs = recipe.augment(inputs, streams.generator("augment", 1, 0))
-        inputs = preprocessed(inputs, data.preprocessing)
+        generator, dtype = streams.generator("augment", 1, 0), next(model.parameters()).dtype
+        inputs = training_inputs(raw, data, recipe.augment, generator, dtype)
         seed_device(device, streams.number("dropout", 1, 0))
         F.cross_entropy(model(inputs), labels, label_smoothing=recipe.label_smoothing).backward()
     signals = [

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from seedvote.course import Course, batches, copied_state, epoch_order, samples_an_epoch, steps_an_epoch
-from seedvote.data import network_inputs, preprocessed
+from seedvote.data import evaluation_inputs, training_inputs
 from seedvote.events import Keeper, Observation, Paused, Progress
 from seedvote.initialization import initial_model
 from seedvote.interruption import requested
@@ -130,9 +130,8 @@ def train_epoch(
     order = epoch_order(streams, epoch, recipe, data)
     course.loss_sum = course.loss_sum.to(device)
     for chosen in batches(order.to(device), recipe.batch_size)[course.step :]:
-        inputs = network_inputs(data.train.inputs[chosen], data.normalization, dtype)
-        inputs = recipe.augment(inputs, streams.generator("augment", epoch, course.step))
-        inputs = preprocessed(inputs, data.preprocessing)
+        generator = streams.generator("augment", epoch, course.step)
+        inputs = training_inputs(data.train.inputs[chosen], data, recipe.augment, generator, dtype)
         seed_device(device, streams.number("dropout", epoch, course.step))
         loss = F.cross_entropy(model(inputs), data.train.labels[chosen], label_smoothing=recipe.label_smoothing)
         optimizer.zero_grad()
@@ -154,8 +153,7 @@ def evaluate(model: nn.Module, split: Split, data: Data) -> tuple[float, float]:
     loss_sum, correct = 0.0, 0
     for start in range(0, len(split), EVALUATION_BATCH):
         labels = split.labels[start : start + EVALUATION_BATCH]
-        inputs = network_inputs(split.inputs[start : start + EVALUATION_BATCH], data.normalization, dtype)
-        logits = model(preprocessed(inputs, data.preprocessing))
+        logits = model(evaluation_inputs(split.inputs[start : start + EVALUATION_BATCH], data, dtype))
         loss_sum += F.cross_entropy(logits, labels, reduction="sum").item()
         correct += int((logits.argmax(1) == labels).sum())
     return loss_sum / len(split), correct / len(split)
@@ -167,7 +165,7 @@ def observed(model: nn.Module, data: Data) -> Observation:
     model.eval()
     dtype = next(model.parameters()).dtype
     logits = [
-        model(preprocessed(network_inputs(batch, data.normalization, dtype), data.preprocessing)).float().cpu()
+        model(evaluation_inputs(batch, data, dtype)).float().cpu()
         for batch in data.validation.inputs.split(EVALUATION_BATCH)
     ]
     parameters = dict(model.named_parameters())

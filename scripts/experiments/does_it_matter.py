@@ -25,7 +25,7 @@ from torch import nn
 from experiment import arguments, compared, markdown, points, span, store, test_answers
 from seedvote.assembly import build_recipe, load_data
 from seedvote.config import CONF_DIR, checked, location_of, recipe_of
-from seedvote.data import network_inputs
+from seedvote.data import evaluation_inputs
 from seedvote.initialization import initial_model
 from seedvote.schemas import TrainConfig
 from seedvote.seeding import Streams
@@ -78,7 +78,7 @@ def first_spreads(overrides: list[str], seeds: int) -> NDArray[np.float64]:
         config = checked(compose("train", overrides), TrainConfig)
     data = load_data(recipe_of(config), location_of(config))
     recipe = build_recipe(recipe_of(config), data)
-    inputs = network_inputs(data.train.inputs[:256], data.normalization)
+    inputs = evaluation_inputs(data.train.inputs[:256], data)
     found = np.empty(seeds)
     for seed in range(seeds):
         model: nn.Module = initial_model(recipe, Streams(seed, recipe.vary, recipe.shared_seed))

@@ -7,12 +7,13 @@ from seedvote.data.image_folder import image_folder
 from seedvote.data.new_inputs import read_arrays, read_image_folder
 from seedvote.data.normalization import network_inputs, normalized
 from seedvote.data.prepare import prepare
-from seedvote.data.preprocessing import fitted, preprocessed
+from seedvote.data.preprocessing import evaluation_inputs, fitted, preprocessed, training_inputs
 
 __all__ = [
     "arrays",
     "decode_image",
     "digits",
+    "evaluation_inputs",
     "fitted",
     "image_folder",
     "network_inputs",
@@ -22,4 +23,5 @@ __all__ = [
     "read_arrays",
     "read_image_folder",
     "torchvision_dataset",
+    "training_inputs",
 ]

@@ -20,7 +20,7 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from seedvote.data.checks import chunks
-from seedvote.data.normalization import normalized
+from seedvote.data.normalization import network_inputs, normalized
 from seedvote.limits import MOST_FEATURES
 from seedvote.types import Data, Normalization, Preprocessing
 
@@ -80,6 +80,23 @@ def preprocessed(inputs: Tensor, preprocessing: Preprocessing | None) -> Tensor:
     changed = centred * factor if factor.ndim == 1 else centred @ factor.T
     changed = changed.reshape(len(inputs), *preprocessing.shape)
     return changed.contiguous(memory_format=torch.channels_last) if changed.ndim == 4 else changed
+
+
+def evaluation_inputs(raw: Tensor, data: Data, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Raw samples ``[B, ...]`` as a network gets them in evaluation: normalised, then preprocessed."""
+    return preprocessed(network_inputs(raw, data.normalization, dtype), data.preprocessing)
+
+
+def training_inputs(
+    raw: Tensor,
+    data: Data,
+    augment: Callable[[Tensor, np.random.Generator], Tensor],
+    generator: np.random.Generator,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """Raw samples ``[B, ...]`` as a network gets them in training: normalised, augmented, then preprocessed."""
+    augmented = augment(network_inputs(raw, data.normalization, dtype), generator)
+    return preprocessed(augmented, data.preprocessing)
 
 
 def none(samples: TrainingSamples) -> None:

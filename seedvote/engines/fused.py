@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from seedvote.data import network_inputs, preprocessed
+from seedvote.data import evaluation_inputs
 from seedvote.engines.group import dropout_masks, side_by_side, train_together
 from seedvote.engines.keeping import Task, train_task
 from seedvote.engines.memory import is_out_of_memory, release_memory
@@ -117,7 +117,7 @@ def why_not_stackable(recipe: Recipe, data: Data) -> str | None:
     # Laid out in memory as in training: dropout draws in that order.
     models = [initial_model(recipe, own).double().to(memory_format=torch.channels_last).train() for own in streams]
     raw = data.train.inputs[: min(8, recipe.batch_size)].to(CPU)
-    inputs = preprocessed(network_inputs(raw, data.normalization, torch.float64), data.preprocessing)
+    inputs = evaluation_inputs(raw, data, torch.float64)
     try:
         network = Stacked(models)
         together = network(side_by_side([inputs] * 2), dropout_masks(numbers, CPU))

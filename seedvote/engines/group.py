@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seedvote.course import Course, batches, copied_state, epoch_order, samples_an_epoch, steps_an_epoch
-from seedvote.data import network_inputs, preprocessed
+from seedvote.data import evaluation_inputs, training_inputs
 from seedvote.engines.stacked import Stacked
 from seedvote.engines.stacked_optimizer import StackedOptimizer, standing_optimizer
 from seedvote.events import Keeper, Observation, Paused, Progress
@@ -141,14 +141,11 @@ def train_epoch(group: Group, recipe: Recipe, data: Data) -> Iterator[None]:
     orders = [epoch_order(own, lap.epoch, recipe, data) for own in streams]
     cuts = list(zip(*(batches(order.to(device), recipe.batch_size) for order in orders), strict=True))
     for chosen in cuts[lap.step :]:
+        generators = [stream.generator("augment", lap.epoch, lap.step) for stream in streams]
         inputs = [
-            recipe.augment(
-                network_inputs(data.train.inputs[own], data.normalization, group.network.dtype),
-                stream.generator("augment", lap.epoch, lap.step),
-            )
-            for own, stream in zip(chosen, streams, strict=True)
+            training_inputs(data.train.inputs[own], data, recipe.augment, generator, group.network.dtype)
+            for own, generator in zip(chosen, generators, strict=True)
         ]
-        inputs = [preprocessed(own, data.preprocessing) for own in inputs]
         masks = dropout_masks([stream.number("dropout", lap.epoch, lap.step) for stream in streams], device)
         logits = group.network(side_by_side(inputs), masks)
         labels = data.train.labels[torch.stack(chosen)]
@@ -171,8 +168,8 @@ def evaluate(network: Stacked, split: Split, data: Data) -> tuple[list[float], l
     correct = torch.zeros(network.count, device=split.labels.device, dtype=torch.int64)
     for start in range(0, len(split), EVALUATION_BATCH):
         labels = split.labels[start : start + EVALUATION_BATCH].expand(network.count, -1)
-        inputs = network_inputs(split.inputs[start : start + EVALUATION_BATCH], data.normalization, network.dtype)
-        logits = network(side_by_side([preprocessed(inputs, data.preprocessing)] * network.count))
+        inputs = evaluation_inputs(split.inputs[start : start + EVALUATION_BATCH], data, network.dtype)
+        logits = network(side_by_side([inputs] * network.count))
         loss_sums += member_losses(logits, labels, label_smoothing=0.0) * labels.shape[1]
         correct += (logits.argmax(2) == labels).sum(1)
     return (loss_sums / len(split)).tolist(), [count / len(split) for count in correct.tolist()]
@@ -183,8 +180,7 @@ def observed(group: Group, data: Data) -> dict[int, Observation]:
     """Look at the members of a group that are not done, by place; compare ``seedvote.training.observed``."""
     network, parts = group.network, []
     for batch in data.validation.inputs.split(EVALUATION_BATCH):
-        inputs = network_inputs(batch, data.normalization, network.dtype)
-        inputs = preprocessed(inputs, data.preprocessing)
+        inputs = evaluation_inputs(batch, data, network.dtype)
         parts.append(network(side_by_side([inputs] * network.count)).float().cpu())
     logits = torch.cat(parts, dim=1).numpy()
     observations = {}
