@@ -86,8 +86,9 @@ def _read(
         refuse_way_out(path, run.path)
         with safe_open(path, framework="numpy") as file:
             stored = dict(file.metadata() or {})
-            if tuple(file.get_slice("logits").get_shape()) != shape:  # or the memory might not do
-                return None
+            found = file.get_slice("logits")
+            if tuple(found.get_shape()) != shape or found.get_dtype() != "F32":
+                return None  # unread: the memory might not do, and NumPy lacks some types
             logits = file.get_tensor("logits")
         if not 0 <= float(stored.get("seconds", "nan")) < float("inf"):
             return None
@@ -95,8 +96,7 @@ def _read(
         return None
     wanted = {"weights": member.sha256, "fingerprint": run.record.fingerprint, "split": split}
     whole = set(stored) == {*_KEYS, "digest"} and stored["digest"] == _digest(logits, stored)
-    fits = whole and logits.shape == shape and logits.dtype == np.float32
-    return (logits, stored) if fits and all(stored[key] == value for key, value in wanted.items()) else None
+    return (logits, stored) if whole and all(stored[key] == value for key, value in wanted.items()) else None
 
 
 def _write(run: Run, member: MemberRecord, split: str, logits: npt.NDArray[np.float32], facts: dict[str, str]) -> None:

@@ -113,7 +113,7 @@ def _read(path: Path, shape: tuple[int, ...]) -> Sums:
         with opened(path) as file:
             tensors = safetensors.numpy.load(file.read())
         sums = {frozenset(map(int, name.split("-"))): tensor for name, tensor in tensors.items()}
-    except (OSError, ValueError, safetensors.SafetensorError):
+    except (OSError, ValueError, KeyError, safetensors.SafetensorError):  # KeyError: a type that NumPy lacks
         return {}
     sound = all(total.shape == shape and total.dtype == np.float64 for total in sums.values())
     return sums if sound else {}

@@ -6,6 +6,7 @@ import os
 
 import numpy as np
 import pytest
+import torch
 from forgery import believed
 from safetensors import safe_open
 from safetensors.numpy import save_file
@@ -72,6 +73,12 @@ def flipped(logits, metadata):
     return logits, metadata
 
 
+def retyped(path, dtype):
+    with safe_open(path, framework="pt") as file:
+        facts, logits = file.metadata(), file.get_tensor("logits")
+    save_weights({"logits": logits.to(dtype)}, path, facts)
+
+
 DAMAGE = {
     "cut off": lambda path: path.write_bytes(path.read_bytes()[:-100]),
     "no safetensors": lambda path: path.write_bytes(b"nothing of the kind"),
@@ -80,6 +87,9 @@ DAMAGE = {
     "other weights": lambda path: rewritten(path, lambda logits, facts: (logits, {**facts, "weights": "0" * 64})),
     "other data": lambda path: rewritten(path, lambda logits, facts: (logits, {**facts, "fingerprint": "0" * 64})),
     "other seconds": lambda path: rewritten(path, lambda logits, facts: (logits, {**facts, "seconds": "0.0"})),
+    "bfloat16": lambda path: retyped(path, torch.bfloat16),
+    "float8": lambda path: retyped(path, torch.float8_e4m3fn),
+    "float64": lambda path: retyped(path, torch.float64),
     "fewer samples": lambda path: rewritten(path, lambda logits, facts: (logits[:-1], facts)),
     "no metadata": lambda path: rewritten(path, lambda logits, facts: (logits, {"format": "np"})),
     "a directory": lambda path: (path.unlink(), path.mkdir()),

@@ -5,6 +5,8 @@ from itertools import permutations
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import save
 from sklearn.metrics import accuracy_score, log_loss
 
 from seedvote import running_vote, voting
@@ -94,7 +96,10 @@ def test_one_seed_and_too_many_numbers_have_no_vote(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("content", [b"", b"\x08\0\0\0\0\0\0\0{}      x", os.urandom(99)])
+@pytest.mark.parametrize("content", [
+    b"", b"\x08\0\0\0\0\0\0\0{}      x", os.urandom(99),
+    *(save({"0": torch.zeros(3, dtype=dtype)}) for dtype in (torch.bfloat16, torch.float8_e4m3fn)),
+])  # fmt: skip
 def test_a_damaged_file_costs_its_epoch(content, tmp_path):
     counter = VoteCounter(tmp_path, range(3), LABELS)
     told(counter, 0, 0)
