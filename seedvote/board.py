@@ -31,6 +31,7 @@ from seedvote.data import evaluation_inputs, network_inputs
 from seedvote.events import Histogram, Observation, Progress
 from seedvote.files import refuse_way_out
 from seedvote.initialization import initial_model
+from seedvote.limits import flat
 from seedvote.running_vote import RunningVote, VoteCounter, committee_name
 from seedvote.seeding import Streams, restored_generators
 from seedvote.store import Run, read_snapshot
@@ -133,13 +134,13 @@ class Board:
         if member.kept_epoch:
             kept = _scalars(member.history[member.kept_epoch - 1])
             writer = self._member_writer(member.seed, len(member.history) + 1)
-            own = _flat(recipe_of_member(self._run.record.recipe, member.seed))
+            own = _hyperparameters(recipe_of_member(self._run.record.recipe, member.seed))
             _add_scores(writer, {"seed": member.seed, "members": 1, **own}, kept, member.kept_epoch)
         self.leave(member.seed)
 
     def leave(self, seed: int) -> None:
         """Close a member's log; it may go on later."""
-        writer = self._writers.pop(_member_name(seed), None)
+        writer = self._writers.pop(self._run.member_path(seed).name, None)
         if writer is not None:
             writer.close()
 
@@ -153,13 +154,14 @@ class Board:
 
         What an earlier process did not come to write of the epochs before is taken from where the member was saved.
         """
-        name = _member_name(seed)
+        name = self._run.member_path(seed).name
         if name not in self._writers:
             place = self._place(name)
-            known = _steps(place)
-            self._writers[name] = _writer(place, epoch if known else None)
-            if epoch - 1 > max(known, default=0):
-                for record in self._saved_history(seed)[max(known, default=0) : epoch - 1]:
+            whole = max(_steps(place, "learning_rate"), default=0)  # of an epoch, what is written last
+            # A kill may have left a part of the epoch behind the last whole one, whatever epoch follows now.
+            self._writers[name] = _writer(place, min(epoch, whole + 1) if place.exists() else None)
+            if epoch - 1 > whole:
+                for record in self._saved_history(seed)[whole : epoch - 1]:
                     _add_scalars(self._writers[name], _scalars(record), record.epoch)
         return self._writers[name]
 
@@ -177,7 +179,7 @@ class Board:
         """Write a point of a vote's curve, unless another process did and was killed before it could say so."""
         name = committee_name(vote.seeds)
         if name not in self._writers:
-            self._known[name] = _steps(self._place(name))
+            self._known[name] = _steps(self._place(name), "validation/loss")
             self._writers[name] = _writer(self._place(name))
         if vote.epoch in self._known[name]:
             return
@@ -185,7 +187,7 @@ class Board:
         scores = {"validation/accuracy": vote.accuracy, "validation/loss": vote.loss}
         _add_scalars(writer, scores, vote.epoch)
         if vote.epoch == min(self._recipe.of(seed).epochs for seed in vote.seeds):
-            who = {"seed": "vote", "members": len(vote.seeds), **_flat(self._run.record.recipe)}
+            who = {"seed": "vote", "members": len(vote.seeds), **_hyperparameters(self._run.record.recipe)}
             _add_scores(writer, who, scores, vote.epoch)
         writer.flush()
 
@@ -216,10 +218,6 @@ def image_grid(recipe: Recipe, data: Data, seed: int) -> Tensor | None:
     return grid
 
 
-def _member_name(seed: int) -> str:
-    return f"seed-{seed:04d}"
-
-
 def _writer(place: Path, purge: int | None = None) -> SummaryWriter:
     """Open a log. purge: the first step that does not count if it stands in an earlier file."""
     from torch.utils.tensorboard import SummaryWriter
@@ -227,8 +225,8 @@ def _writer(place: Path, purge: int | None = None) -> SummaryWriter:
     return SummaryWriter(str(place), purge_step=purge)
 
 
-def _steps(place: Path) -> set[int]:
-    """Return the epochs that are in a log already; none where there is no log."""
+def _steps(place: Path, tag: str) -> set[int]:
+    """Return the epochs that are in a log's curve already; none where there is no log."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     if not place.exists():
@@ -236,7 +234,6 @@ def _steps(place: Path) -> set[int]:
     # One of each of the other kinds: they are many, and not asked about. Zero would mean all.
     events = EventAccumulator(str(place), {"scalars": 0, "histograms": 1, "compressedHistograms": 1, "tensors": 1})
     events.Reload()
-    tag = "validation/loss"
     return {event.step for event in events.Scalars(tag)} if tag in events.Tags()["scalars"] else set()
 
 
@@ -294,12 +291,10 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Return nested values by dotted name, as hyperparameters: what is no number, truth value or text, as JSON."""
-    if isinstance(value, dict):
-        return {
-            name: leaf
-            for key, item in value.items()
-            for name, leaf in _flat(item, f"{prefix}.{key}" if prefix else key).items()
-        }
-    return {prefix: value if isinstance(value, (bool, int, float, str)) else json.dumps(value)}
+def _hyperparameters(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a recipe's values by dotted name: what is no number, truth value or text, as JSON."""
+    values = flat(recipe)
+    return {
+        name: value if isinstance(value, (bool, int, float, str)) else json.dumps(value)
+        for name, value in values.items()
+    }

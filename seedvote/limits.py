@@ -41,6 +41,17 @@ def leaves(value: Any, name: str) -> Iterator[tuple[str, Any]]:
         yield name, value
 
 
+def flat(value: Any, name: str = "") -> dict[str, Any]:
+    """Return what nested dicts hold, by dotted name; a list is one value."""
+    if not isinstance(value, dict):
+        return {name: value}
+    return {
+        dotted: leaf
+        for key, item in value.items()
+        for dotted, leaf in flat(item, f"{name}.{key}" if name else key).items()
+    }
+
+
 def directory_problems(key: str, value: str | None) -> list[str]:
     """Say why a directory cannot be made where it is wanted, as far as can be told without trying."""
     if value is None:

@@ -20,6 +20,7 @@ from safetensors.numpy import load_file
 from sklearn.metrics import accuracy_score, log_loss
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.metadata import parse_session_start_info_plugin_data
+from torch.utils.tensorboard import SummaryWriter
 
 from recipes import quick_recipe
 from seedvote import board, inference, train
@@ -256,16 +257,26 @@ def test_a_run_that_was_broken_goes_on_in_its_log(engine, how, workplace, call):
             assert steps[-1] == 20
 
 
-def test_what_a_broken_process_did_not_come_to_write_is_taken_from_the_saved_state(call, workplace):
+@pytest.mark.parametrize("written", [None, 0, 2])
+def test_what_a_broken_process_did_not_come_to_write_is_taken_from_the_saved_state(written, call, workplace):
     arguments = ("data.limit=100", "epochs=20", "model.hidden=[16]", "run=it", "n_seeds=2", "save_every=0")
     run = workplace / "checkpoints" / "it"
     state = run / "seed-0001" / "state.safetensors"
     one = (*arguments, "engine=sequential")
     killed_once(workplace, one, lambda: state.exists() and " seed 1: epoch 5," in (run / "train.log").read_text())
+    if written is not None:  # whole epochs, and of the next one what was on disk when the kill came
+        with SummaryWriter(str(run / "tensorboard" / "seed-0001")) as log:
+            for epoch in range(1, written + 1):
+                for tag in CURVES:
+                    log.add_scalar(tag, 0.5, epoch)
+            log.add_scalar("train/loss", 0.5, written + 1)
+            log.add_scalar("validation/loss", 0.5, written + 1)
+        time.sleep(1.1)  # files of one second are told apart by the process alone
     assert call("train", *one, "logger=tensorboard").status == 0
     found = logs(run)
     assert "seed-0000" not in found  # was done when the log was asked for
-    assert [step for step, _ in curve(found["seed-0001"], "validation/loss")] == list(range(1, 21))
+    for tag in CURVES:
+        assert [step for step, _ in curve(found["seed-0001"], tag)] == list(range(1, 21))
 
 
 def test_a_member_that_is_trained_anew_begins_its_log_anew(plain, call, workplace):

@@ -15,6 +15,7 @@ from filelock import FileLock
 
 from seedvote.errors import listed
 from seedvote.files import refuse_way_out, remove_temporary, write_bytes
+from seedvote.limits import flat
 from seedvote.store.preprocessing import content_of, read_file
 from seedvote.store.records import RunRecord, read_record, write_record
 from seedvote.types import Preprocessing
@@ -171,18 +172,8 @@ def _last_used(path: Path) -> int:
 
 
 def _difference(old: RunRecord, new: RunRecord) -> str:
-    there, here = _flat(old.recipe), _flat(new.recipe)
+    there, here = flat(old.recipe), flat(new.recipe)
     keys = [key for key in {**there, **here} if there.get(key) != here.get(key)]
     if not keys:
         return "the data has changed"
     return listed(f"{key} is {there.get(key)} there and {here.get(key)} here" for key in keys)
-
-
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(value, dict):
-        return {prefix: value}
-    return {
-        name: leaf
-        for key, item in value.items()
-        for name, leaf in _flat(item, f"{prefix}.{key}" if prefix else key).items()
-    }
