@@ -117,6 +117,24 @@ def _key(argument: str) -> str:
     return argument.partition("=")[0].lstrip("+~")
 
 
+def check_vote_names(vote: str, tie: str, on_bad_member: str) -> None:
+    """Refuse names of a rule, a tie rule or a way to deal with bad members that there are not.
+
+    Raises:
+        ValueError: with one line for each.
+    """
+    from seedvote import voting
+
+    names = (
+        ("vote", vote, voting.RULES),
+        ("tie", tie, voting.TIES),
+        ("on_bad_member", on_bad_member, voting.ON_BAD_MEMBER),
+    )
+    problems = [unknown(key, value, known) for key, value, known in names if value not in known]
+    if problems:
+        raise ValueError("\n".join(problems))
+
+
 def command_line(module: str) -> str:
     """Return the command that is running, as it can be typed again."""
     return shlex.join(["python", "-m", module, *sys.argv[1:]])

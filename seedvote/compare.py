@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from seedvote.command import command_line, run_command
+from seedvote.command import check_vote_names, command_line, run_command
 from seedvote.schemas import CompareConfig
 
 # What imports torch is imported when it is needed, so that help and wrong command lines answer at once.
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def compare(config: CompareConfig) -> int:
     """Compare the members of a run, or of several, with their vote; return the exit status."""
-    _check_names(config)
+    check_vote_names(config.vote, config.tie, config.on_bad_member)
     import torch
 
     from seedvote.comparison import Plan
@@ -38,20 +38,6 @@ def compare(config: CompareConfig) -> int:
     run = find_run(checkpoints, config.run)
     rivals = _rivals(run, [find_run(checkpoints, name) for name in rival_names(config.rival)])
     return _compare_run(run, rivals, settings, config.output)
-
-
-def _check_names(config: CompareConfig) -> None:
-    from seedvote import voting
-    from seedvote.errors import unknown
-
-    names = (
-        ("vote", config.vote, voting.RULES),
-        ("tie", config.tie, voting.TIES),
-        ("on_bad_member", config.on_bad_member, voting.ON_BAD_MEMBER),
-    )
-    problems = [unknown(key, value, known) for key, value, known in names if value not in known]
-    if problems:
-        raise ValueError("\n".join(problems))
 
 
 def _rivals(run: Run, rivals: Sequence[Run]) -> Sequence[Run]:

@@ -85,7 +85,8 @@ def watched(
     first = [kind[0] for kind in recipe.alike(seeds)]
     tables = {f"layers of seed {seed}": _layers_text(recipe.of(seed), data) for seed in first}
     for name, text in {**facts, **tables}.items():
-        log.write(f"{name}:{chr(10) if chr(10) in text else ' '}{text}")
+        gap = "\n" if "\n" in text else " "
+        log.write(f"{name}:{gap}{text}")
     try:
         with log.warnings(), told_once():
             for seed, layers_text in zip(first, tables.values(), strict=True):

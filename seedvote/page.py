@@ -53,6 +53,7 @@ def page(
 ) -> str:
     """Return the HTML of a comparison with its figures."""
     count = len(comparison.seeds)
+    shown = {name: _shown(drawing, *captions.describe(name, comparison)) for name, drawing in figures.items()}
     words = [verdict.fresh, verdict.chosen, verdict.how_many, verdict.cost]
     for name, rival in rivals:
         words += rival_sentences(comparison, rival, name)
@@ -63,7 +64,7 @@ def page(
         outcome=verdict.committee.split()[0],
         headline=verdict.headline,
         sentences=[text for text in words if text],
-        sections=[_filled(section, comparison, figures) for section in sections.build(comparison, verdict, rivals)],
+        sections=[_filled(section, shown) for section in sections.build(comparison, verdict, rivals)],
     )
 
 
@@ -86,15 +87,7 @@ def runs_page(
             "p-values are Holm-corrected for all runs with a vote. Whether one run beats another is not tested here; "
             "compare run=... rival=... does that."
         ],
-        sections=[
-            {
-                "title": each.title,
-                "sentences": each.sentences,
-                "tables": each.tables,
-                "figures": [shown] * bool(each.figures),
-            }
-            for each in sections.build_runs(runs, corrected)
-        ],
+        sections=[_filled(each, {"runs": shown}) for each in sections.build_runs(runs, corrected)],
     )
 
 
@@ -119,9 +112,9 @@ def _rendered(origin: Origin, **values: object) -> str:
     )
 
 
-def _filled(section: Section, comparison: Comparison, figures: Mapping[str, Drawing]) -> dict[str, object]:
-    shown = [_shown(figures[name], *captions.describe(name, comparison)) for name in section.figures if name in figures]
-    return {"title": section.title, "sentences": section.sentences, "tables": section.tables, "figures": shown}
+def _filled(section: Section, shown: Mapping[str, Shown]) -> dict[str, object]:
+    figures = [shown[name] for name in section.figures if name in shown]
+    return {"title": section.title, "sentences": section.sentences, "tables": section.tables, "figures": figures}
 
 
 def _shown(drawing: Drawing, alt: str, caption: str) -> Shown:

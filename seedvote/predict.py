@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from seedvote.command import run_command
+from seedvote.command import check_vote_names, run_command
 from seedvote.schemas import PredictConfig
 
 # What imports torch is imported when it is needed, so that help and wrong command lines answer at once.
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def predict(config: PredictConfig) -> int:
     """Predict the test split, or new inputs; return the exit status."""
-    _check_names(config)
+    check_vote_names(config.vote, config.tie, config.on_bad_member)
     import torch
 
     from seedvote.inference import load
@@ -40,20 +40,6 @@ def predict(config: PredictConfig) -> int:
     if config.images is not None or config.arrays is not None:
         return _predict_new(ensemble, config)
     return _predict_test(ensemble, config)
-
-
-def _check_names(config: PredictConfig) -> None:
-    from seedvote import voting
-    from seedvote.errors import unknown
-
-    names = (
-        ("vote", config.vote, voting.RULES),
-        ("tie", config.tie, voting.TIES),
-        ("on_bad_member", config.on_bad_member, voting.ON_BAD_MEMBER),
-    )
-    problems = [unknown(key, value, known) for key, value, known in names if value not in known]
-    if problems:
-        raise ValueError("\n".join(problems))
 
 
 def _predict_test(ensemble: Ensemble, config: PredictConfig) -> int:

@@ -62,14 +62,8 @@ def _wrapped(text: str) -> str:
 def _scores(comparison: Comparison) -> str:
     members = comparison.members.test
     count = len(comparison.seeds)
-    means = Scores(
-        members.accuracy.mean,
-        members.negative_log_likelihood.mean,
-        members.brier.mean,
-        members.expected_calibration_error.mean,
-    )
     chosen = comparison.chosen
-    rows = [_row(f"single seeds (n = {count})", means, members.accuracy.deviation)]
+    rows = [_row(f"single seeds (n = {count})", members.means, members.accuracy.deviation)]
     if count > 1:
         rows.append(_row(f"seed {chosen.seed}, best on validation", chosen.test))
         rows += [_vote_row(vote) for vote in comparison.votes]
@@ -83,10 +77,9 @@ def _row(name: str, scores: Scores | RuleScores, deviation: float | None = None)
 
 
 def _vote_row(vote: VoteScores) -> list[str]:
-    name = f"{vote.rule} vote" + (" (primary)" if vote.primary else "")
     p_value = vote.gain.p_value if vote.p_holm is None else vote.p_holm
     return [
-        *_row(name, vote.scores)[:5],
+        *_row(vote.name, vote.scores)[:5],
         _gain(vote.gain.difference, vote.gain.interval),
         _p(p_value),
         f"{vote.chosen.won}:{vote.chosen.lost}",

@@ -66,6 +66,16 @@ class ScoreSummary:
     brier: Summary
     expected_calibration_error: Summary
 
+    @property
+    def means(self) -> Scores:
+        """The mean member's scores."""
+        return Scores(
+            self.accuracy.mean,
+            self.negative_log_likelihood.mean,
+            self.brier.mean,
+            self.expected_calibration_error.mean,
+        )
+
 
 @dataclass(frozen=True)
 class BestOnTest:
@@ -120,6 +130,11 @@ class VoteScores:
     p_holm: float | None
     chosen: McNemar
     weights: tuple[float, ...] | None
+
+    @property
+    def name(self) -> str:
+        """What the vote is called in tables."""
+        return f"{self.rule} vote" + (" (primary)" if self.primary else "")
 
 
 @dataclass(frozen=True)

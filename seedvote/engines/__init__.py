@@ -1,1 +1,1 @@
-"""Ways to train many members, all behind ``seedvote.types.Engine``."""
+"""Ways to train many members, all behind ``seedvote.events.Engine``."""

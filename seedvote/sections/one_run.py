@@ -15,11 +15,9 @@ from seedvote.sections.tables import (
     UNDEFINED,
     Section,
     Table,
-    means,
     p_cell,
     percents_cell,
     points_cell,
-    rule_name,
     score_cells,
     score_row,
     summary_cells,
@@ -57,11 +55,11 @@ def build(comparison: Comparison, verdict: Verdict, rivals: Sequence[tuple[str, 
 def _scores(comparison: Comparison) -> list[Table]:
     members, chosen = comparison.members, comparison.chosen
     header: tuple[str, ...] = ("", "accuracy", "interval (%)", "NLL", "Brier", "ECE", "ties")
-    rows = [["mean single seed", *score_cells(means(members.test))[:1], "", *score_cells(means(members.test))[1:], ""]]
+    rows = [["mean single seed", *score_cells(members.test.means)[:1], "", *score_cells(members.test.means)[1:], ""]]
     several = len(comparison.seeds) > 1
     if several:
         rows.append([*score_row(f"seed {chosen.seed}, best on validation", chosen.test, chosen.interval), ""])
-        rows += [[*score_row(rule_name(vote), vote.scores, vote.interval), str(vote.tied)] for vote in comparison.votes]
+        rows += [[*score_row(vote.name, vote.scores, vote.interval), str(vote.tied)] for vote in comparison.votes]
     level = f"{100 * comparison.plan.level:g} %"
     caption = f"Scores on test; intervals are Wilson's, {level}"
     missing = [vote.rule for vote in comparison.votes if vote.scores.reason is not None] if several else []
@@ -71,7 +69,7 @@ def _scores(comparison: Comparison) -> list[Table]:
     if several:
         gains = [
             [
-                rule_name(vote),
+                vote.name,
                 signed(vote.gain.difference),
                 points_cell(vote.gain.interval),
                 p_cell(vote.gain.p_value if vote.p_holm is None else vote.p_holm),

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from seedvote.comparison import Comparison
 from seedvote.report import percent
-from seedvote.sections.tables import NONE, UNDEFINED, Section, Table, means, p_cell, points_cell, score_cells
+from seedvote.sections.tables import NONE, UNDEFINED, Section, Table, p_cell, points_cell, score_cells
 from seedvote.verdict import duration, signed
 
 Named = Sequence[tuple[str, Comparison]]
@@ -67,7 +67,7 @@ def _spreads(runs: Named) -> Table:
 def _scores(runs: Named) -> Table:
     rows = []
     for name, found in runs:
-        rows.append([f"{name}: mean seed", *score_cells(means(found.members.test))[1:]])
+        rows.append([f"{name}: mean seed", *score_cells(found.members.test.means)[1:]])
         if len(found.seeds) > 1:
             rows.append([f"{name}: {found.plan.rule} vote", *score_cells(found.primary.scores)[1:]])
     reason = runs[0][1].primary.scores.reason

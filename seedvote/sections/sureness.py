@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from seedvote.comparison import MEASURES, Comparison
-from seedvote.sections.tables import UNDEFINED, Section, Table, means, score_cells
+from seedvote.sections.tables import UNDEFINED, Section, Table, score_cells
 
 
 def calibration(comparison: Comparison) -> Section:
@@ -19,7 +19,7 @@ def calibration(comparison: Comparison) -> Section:
         f"probabilities; decisions stay the same.{bound}"
     )
     rows = [
-        ["mean single seed", *score_cells(means(comparison.members.test))[1:]],
+        ["mean single seed", *score_cells(comparison.members.test.means)[1:]],
         [f"{found.rule} vote", *score_cells(found.before)[1:]],
         ["with temperature", *score_cells(found.after)[1:]],
     ]

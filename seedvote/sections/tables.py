@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from seedvote.comparison import RuleScores, ScoreSummary, VoteScores
+from seedvote.comparison import RuleScores
 from seedvote.report import percent
 from seedvote.stats import Interval, Scores, Summary
 from seedvote.verdict import p_text, signed
@@ -35,16 +35,6 @@ class Section:
     tables: Sequence[Table] = field(default_factory=list)
 
 
-def means(summary: ScoreSummary) -> Scores:
-    """The mean member's scores."""
-    return Scores(
-        summary.accuracy.mean,
-        summary.negative_log_likelihood.mean,
-        summary.brier.mean,
-        summary.expected_calibration_error.mean,
-    )
-
-
 def score_cells(scores: Scores | RuleScores) -> list[str]:
     """Accuracy, and three scores of probabilities where there are any."""
     values = (scores.negative_log_likelihood, scores.brier, scores.expected_calibration_error)
@@ -62,11 +52,6 @@ def summary_cells(summary: Summary, factor: float) -> list[str]:
     values = (summary.mean, summary.deviation, summary.minimum, summary.maximum)
     digits = 2 if factor == 100 else 4
     return [NONE if value is None else f"{factor * value:.{digits}f}" for value in values]
-
-
-def rule_name(vote: VoteScores) -> str:
-    """What a vote is called in tables."""
-    return f"{vote.rule} vote" + (" (primary)" if vote.primary else "")
 
 
 def p_cell(p_value: float) -> str:

@@ -27,7 +27,7 @@ WORTH_SAVING = 50
 
 @dataclass
 class RunKeeper:
-    """Keeps the members of a run; see ``seedvote.types.Keeper``.
+    """Keeps the members of a run; see ``seedvote.events.Keeper``.
 
     facts: keys of a member's record that its training does not know. save_every: seconds between saves inside an
     epoch; 0 saves after every step and every epoch. observes: whether a logger wants an ``Observation`` of each epoch.
