@@ -28,7 +28,7 @@ from seedvote.data import fitted, normalized, prepare, preprocessed, training_in
 from seedvote.errors import listed
 from seedvote.events import Engine
 from seedvote.initialization import initial_model
-from seedvote.optimization import build_schedule, optimizer_state, parameter_groups, try_schedule
+from seedvote.optimization import build_schedule, in_one_pass, optimizer_state, parameter_groups, try_schedule
 from seedvote.provenance import code, hardware, versions
 from seedvote.regularization import check_max_norm
 from seedvote.schemas import TrainConfig
@@ -132,7 +132,7 @@ def _build_variant(recipe: Mapping[str, Any], data: Data) -> Recipe:
         build_model=model_builder(recipe["model"], data.network_shape, len(data.classes)),
         initialize=initializer(recipe["init"], functools.partial(_training_inputs, data, recipe["split_seed"])),
         augment=bound_target(recipe["augment"], "augment"),
-        build_optimizer=bound_target(recipe["optimizer"], "optimizer"),
+        build_optimizer=in_one_pass(bound_target(recipe["optimizer"], "optimizer")),
         build_scheduler=scheduler_builder(recipe["scheduler"]),
         epochs=recipe["epochs"],
         batch_size=recipe["batch_size"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,6 +16,8 @@ from seedvote.regularization import is_matrix
 from seedvote.types import EpochRecord, Recipe
 
 MOST_TRIED = 1000  # steps of a schedule before anything is written
+# torch can take their steps in one pass over weights and state on every kind of device that seedvote trains on.
+ONE_PASS = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD)
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,15 @@ class Schedule:
                 self.scheduler.step()
         elif self.interval == "validation":
             self.scheduler.step(validation_loss)  # type: ignore[arg-type]  # ReduceLROnPlateau takes a float
+
+
+def in_one_pass(build: functools.partial[Any]) -> functools.partial[Any]:
+    """Let an optimizer be built with ``fused=True`` where it can be, unless its options say how steps are taken.
+
+    A step is several times as quick then where weights and state do not fit the processor's cache.
+    """
+    said = build.keywords.keys() & {"fused", "foreach", "differentiable"}
+    return functools.partial(build, fused=True) if build.func in ONE_PASS and not said else build
 
 
 def parameter_groups(

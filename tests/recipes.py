@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from seedvote import augmentation, initialization, models, schedules
+from seedvote.optimization import in_one_pass
 from seedvote.seeding import Streams
 from seedvote.types import Data, Recipe
 
@@ -26,7 +27,7 @@ def quick_recipe(data: Data, **changes: Any) -> Recipe:
         "build_model": build_model,
         "initialize": initialization.default,
         "augment": augmentation.none,
-        "build_optimizer": functools.partial(torch.optim.AdamW, lr=0.01),
+        "build_optimizer": in_one_pass(functools.partial(torch.optim.AdamW, lr=0.01)),
         "build_scheduler": schedules.warmup_cosine,
         "epochs": 2,
         "batch_size": 32,

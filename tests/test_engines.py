@@ -159,11 +159,11 @@ def test_members_are_those_of_the_plain_loop(name, model, small_digits):
     assert same(members(ENGINES[name](), [4, 5], recipe, small_digits)[5].state, expected.state)
 
 
+@pytest.mark.parametrize("one_pass", [True, False])  # which rounds by place: then each member has its own part
 @pytest.mark.parametrize("kind", [torch.optim.AdamW, torch.optim.SGD])
-def test_optimizers_that_round_by_place_get_each_members_own_part(kind, small_digits):
-    recipe = quick_recipe(
-        small_digits, clip_norm=0.5, build_optimizer=functools.partial(kind, lr=0.01, weight_decay=0.1, fused=True)
-    )
+def test_members_of_a_stacked_optimizer_are_their_own(kind, one_pass, small_digits):
+    build = functools.partial(kind, lr=0.01, weight_decay=0.1, fused=one_pass)
+    recipe = quick_recipe(small_digits, clip_norm=0.5, build_optimizer=build)
     expected = members(Sequential(), [1, 2, 3], recipe, small_digits)
     found = members(Fused(workers=1), [1, 2, 3], recipe, small_digits)
     alone = members(Fused(workers=1), [3], recipe, small_digits)

@@ -19,7 +19,7 @@ from seedvote.config import recipe_of
 from seedvote.engines.fused import Fused
 from seedvote.engines.sequential import Sequential
 from seedvote.initialization import initial_model
-from seedvote.optimization import build_schedule, parameter_groups
+from seedvote.optimization import build_schedule, in_one_pass, parameter_groups
 from seedvote.seeding import Streams
 from seedvote.targets import scheduler_builder
 from seedvote.training import evaluate, train_member
@@ -272,3 +272,19 @@ def test_groups_of_stacked_parameters_are_those_of_one_member(small_digits):
         assert [parameter.shape for parameter in group["params"]] == [
             parameter.shape[1:] for parameter in other["params"]
         ]
+
+
+@pytest.mark.parametrize(("kind", "options", "fused"), [
+    ("AdamW", {}, True), ("Adam", {}, True), ("SGD", {"momentum": 0.9}, True), ("AdamW", {"fused": False}, False),
+    ("SGD", {"foreach": True}, None), ("Adam", {"differentiable": True}, None), ("RMSprop", {}, None),
+    ("NAdam", {}, None),
+])  # fmt: skip
+def test_steps_are_taken_in_one_pass_unless_options_say_otherwise(kind, options, fused):
+    build = in_one_pass(functools.partial(getattr(torch.optim, kind), lr=0.1, **options))
+    assert build([torch.nn.Parameter(torch.ones(3))]).defaults.get("fused") == fused
+
+
+def test_the_recipe_of_a_command_takes_its_steps_in_one_pass(small_digits):
+    for override, fused in (("optimizer=adamw", True), ("+optimizer.fused=false", False)):
+        recipe = build_recipe(recipe_of(composed("data=digits", override)), small_digits)
+        assert recipe.build_optimizer([torch.nn.Parameter(torch.ones(3))]).defaults["fused"] is fused
