@@ -37,6 +37,16 @@ def deferred() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+@contextmanager
+def asked_to_stop() -> Iterator[None]:
+    """Ask the threads of this process to stop, as a signal would, until the block ends."""
+    _received.append(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        _received.remove(signal.SIGTERM)
+
+
 def only_told_by_parent() -> None:
     """Make this process note SIGTERM and ignore Ctrl-C, which reaches a whole group of processes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)

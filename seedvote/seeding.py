@@ -10,6 +10,7 @@ The hash is ``numpy.random.SeedSequence`` with the stream and position as its sp
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -45,16 +46,20 @@ class Streams:
         return np.random.SeedSequence(seed, spawn_key=(STREAMS[stream], *position))
 
 
+_GLOBAL_GENERATORS = threading.RLock()
+
+
 @contextmanager
 def restored_generators(device: torch.device) -> Iterator[None]:
-    """Give torch's global generators back as they were, whatever is drawn inside."""
-    if device.type in ("cuda", "mps"):
-        devices = [device.index or 0]
-        with torch.random.fork_rng(devices=devices, device_type=device.type):
-            yield
-    else:
-        with torch.random.fork_rng(devices=[]):
-            yield
+    """Give torch's global generators back as they were, whatever is drawn inside; one thread at a time has them."""
+    with _GLOBAL_GENERATORS:
+        if device.type in ("cuda", "mps"):
+            devices = [device.index or 0]
+            with torch.random.fork_rng(devices=devices, device_type=device.type):
+                yield
+        else:
+            with torch.random.fork_rng(devices=[]):
+                yield
 
 
 def seed_device(device: torch.device, number: int) -> None:

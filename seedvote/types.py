@@ -16,10 +16,9 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 # A member's random streams. The numbers are part of what a seed means: never renumber, only append.
-STREAMS = {"init": 0, "order": 1, "augment": 2, "dropout": 3}
+STREAMS = {"init": 0, "order": 1, "augment": 2, "dropout": 3, "sample": 4}
 # When a schedule is stepped; after `validation`, with the member's validation loss.
 INTERVALS = ("step", "epoch", "validation")
-STREAMS = {"init": 0, "order": 1, "augment": 2, "dropout": 3, "sample": 4}
 
 
 @dataclass(frozen=True)

@@ -5,15 +5,17 @@ from __future__ import annotations
 import dataclasses
 import functools
 import multiprocessing
+import threading
+import time
 
 import pytest
 import torch
 
 import recipes as recipes_module
 from recipes import in_float64, quick_recipe
-from seedvote import augmentation, models, schedules
+from seedvote import augmentation, interruption, models, schedules
 from seedvote.engines import fused, group
-from seedvote.engines.auto import Auto, estimates
+from seedvote.engines.auto import STARTING_A_WORKER, Auto, estimates, seconds_a_step
 from seedvote.engines.fused import Fused, groups
 from seedvote.engines.process import Process
 from seedvote.engines.sequential import Sequential
@@ -26,6 +28,7 @@ ENGINES = {
     "sequential": Sequential,
     "process": functools.partial(Process, workers=2),
     "fused": functools.partial(Fused, workers=1),
+    "threads": functools.partial(Fused, width=2, workers=2),
 }
 
 
@@ -245,10 +248,15 @@ def test_stacked_members_stop_early_each_at_its_own_epoch(small_digits):
         assert distance(found[seed].state, member.state) < 1e-12
 
 
-def test_groups_are_spread_over_processes(small_digits):
-    recipe = recipes(small_digits)["mlp"]
-    expected = members(Fused(workers=1), [1, 2, 3, 4, 5], recipe, small_digits)
-    found = members(Fused(width=2, workers=2), [1, 2, 3, 4, 5], recipe, small_digits)
+@pytest.mark.parametrize("spread", ["threads", "processes"])
+@pytest.mark.parametrize("model", ["mlp", "lenet"])
+def test_groups_are_spread(model, spread, small_digits, colour_images):
+    data = colour_images if model == "lenet" else small_digits
+    recipe = recipes(data)[model]
+    expected = members(Fused(width=2, workers=1), [1, 2, 3, 4, 5], recipe, data)
+    before = torch.random.get_rng_state()
+    found = members(Fused(width=2, workers=2, spread=spread), [1, 2, 3, 4, 5], recipe, data)
+    assert torch.equal(torch.random.get_rng_state(), before)
     assert {member.engine for member in found.values()} == {"fused"}
     for seed, member in expected.items():
         assert same(found[seed].state, member.state)
@@ -347,10 +355,26 @@ def test_auto_takes_the_quickest_of_what_it_has_timed(small_digits, monkeypatch)
     found = {choice.label: choice.seconds for choice in estimates(10, recipe, small_digits, CPU, exact=True)}
     assert found == {
         "sequential": pytest.approx(10 * 7000 * 0.01),
-        "process": pytest.approx(8 + 5 * 7000 * 0.01),
+        "process": pytest.approx(STARTING_A_WORKER + 5 * 7000 * 0.01),
         "fused": pytest.approx(7000 * 0.05),
-        "fused in 2 processes": pytest.approx(8 + 7000 * 0.02),
+        "fused in 2 threads": pytest.approx(7000 * 0.02),
     }
+    monkeypatch.setattr("seedvote.engines.auto.worker_count", lambda device: 8)
+    times = iter([0.01, 0.05, 0.02])
+    found = {choice.label: choice.seconds for choice in estimates(10, recipe, small_digits, CPU, exact=True)}
+    assert found["fused in 8 processes"] == pytest.approx(STARTING_A_WORKER + 7000 * 0.02)
+
+
+def test_groups_are_timed_while_all_of_them_are_at_work(small_digits):
+    met = threading.Barrier(2)
+
+    def epoch(batch):
+        met.wait(10)  # broken, were they timed one after the other
+        time.sleep(0.01)
+        yield
+
+    found = seconds_a_step([epoch, epoch], quick_recipe(small_digits), small_digits)
+    assert 0.01 <= found < 1
 
 
 def test_auto_leaves_out_what_rounds_otherwise(small_digits, monkeypatch):
@@ -412,11 +436,21 @@ def failures(events):
     return [event for event in events if isinstance(event, Failure)]
 
 
-def test_an_error_in_a_worker_is_reported_and_the_others_go_on(small_digits):
+@pytest.mark.parametrize("engine", [Process(workers=2), Fused(width=1, workers=2)], ids=lambda one: one.name)
+def test_an_error_in_a_worker_is_reported_and_the_others_go_on(engine, small_digits):
     recipe = special(quick_recipe(small_digits), recipes_module.failing)
-    events = list(Process(workers=2).train([1, 2, 3], recipe, small_digits, CPU))
+    events = list(engine.train([1, 2, 3], recipe, small_digits, CPU))
     assert failures(events) == [Failure(2, "RuntimeError: no luck today", retried=False)]
     assert {event.seed for event in events if isinstance(event, TrainedMember)} == {1, 3}
+
+
+def test_threads_pause_their_members_when_nobody_listens_any_more(small_digits):
+    events = Fused(width=1, workers=2).train([1, 2, 3], quick_recipe(small_digits, epochs=200), small_digits, CPU)
+    next(events)
+    assert threading.active_count() == 3
+    events.close()
+    assert threading.active_count() == 1
+    assert interruption.requested() is None
 
 
 def test_a_worker_that_dies_is_replaced_and_its_member_tried_once_more(small_digits, tmp_path):
@@ -449,3 +483,5 @@ def test_workers_end_when_nobody_listens_any_more(small_digits):
 def test_a_number_of_workers_that_makes_no_sense_is_refused():
     with pytest.raises(ValueError, match="engine.workers must be at least 1"):
         Process(workers=0)
+    with pytest.raises(ValueError, match="engine.spread 'thread' is not known: did you mean 'threads'"):
+        Fused(spread="thread")

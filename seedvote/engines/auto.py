@@ -6,6 +6,7 @@ import dataclasses
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import torch
@@ -28,9 +29,11 @@ from seedvote.seeding import Streams, restored_generators
 from seedvote.training import UNKEPT
 from seedvote.types import Data, Recipe, Split
 
-STARTING_A_WORKER = 8.0  # seconds, mostly importing torch
+STARTING_A_WORKER = 4.0  # seconds on the two cores of docs/performance.md, mostly importing torch
 NOT_WORTH_TIMING = 5.0  # seconds of training, of which timing would take more than it could save
 WARM_UP, TIMED = 2, 4  # steps
+
+Epoch = Callable[[Data], Iterator[None]]  # takes the steps of an epoch of some data
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Auto:
-    """Chooses between one after another, in processes, stacked, and stacked in processes.
+    """Chooses between one after another, in processes, stacked, and stacked in threads or processes.
 
     exact: take stacking only where it gives the plain loop's weights bit for bit, so that a member that is trained
     alone today and among others tomorrow is the same.
@@ -89,7 +92,7 @@ def estimates(members: int, recipe: Recipe, data: Data, device: torch.device, ex
     The first says how long the members take one after another.
     """
     steps = recipe.epochs * steps_an_epoch(recipe, data)
-    alone = steps * seconds_a_step(_alone(recipe, device), recipe, data)
+    alone = steps * seconds_a_step([_alone(recipe, device)], recipe, data)
     choices = [Choice(Sequential(), "sequential", members * alone)]
     workers = worker_count(device)
     crowd = min(workers, members)
@@ -102,10 +105,14 @@ def estimates(members: int, recipe: Recipe, data: Data, device: torch.device, ex
         width = fused.default_width(recipe)
         for count in sorted({1, crowd}):
             tasks = fused.groups(range(members), width, count)
-            group = steps * seconds_a_step(_stacked(tasks[0], width, recipe, data, device), recipe, data)
-            label = "fused" if count == 1 else f"fused in {count} processes"
-            start = STARTING_A_WORKER if count > 1 else 0.0
-            choices.append(Choice(fused.Fused(workers=count), label, start + -(-len(tasks) // count) * group))
+            spread = fused.default_spread(count, device)
+            # Threads share caches and Python, so they are timed while all of them are at work.
+            beside = tasks[: count if spread == "threads" else 1]
+            epochs = [_stacked(task, width, recipe, data, device) for task in beside]
+            seconds = -(-len(tasks) // count) * steps * seconds_a_step(epochs, recipe, data)
+            seconds += STARTING_A_WORKER if count > 1 and spread == "processes" else 0.0
+            label = "fused" if count == 1 else f"fused in {count} {spread}"
+            choices.append(Choice(fused.Fused(workers=count), label, seconds))
     return choices
 
 
@@ -113,30 +120,44 @@ def _may_stack(recipe: Recipe, data: Data, exact: bool) -> bool:
     return fused.why_not_stackable(recipe, data) is None and (not exact or fused.rounds_alike(recipe, data))
 
 
-def seconds_a_step(epoch: Callable[[Data], Iterator[None]], recipe: Recipe, data: Data) -> float:
-    """Return how long one training step takes, the median over a few after the first ones."""
+def seconds_a_step(epochs: Sequence[Epoch], recipe: Recipe, data: Data) -> float:
+    """Return how long one training step takes, the median over a few after the first ones.
+
+    epochs: several are timed at once, in threads; then it is the slowest one's step.
+    """
     count = recipe.batch_size
     batch = dataclasses.replace(data, train=Split(data.train.inputs[:count], data.train.labels[:count]))
-    times = []
-    for _ in range(WARM_UP + TIMED):
-        started = time.perf_counter()
-        with restored_generators(data.train.inputs.device):
+
+    def timed(epoch: Epoch) -> float:
+        times = []
+        for _ in range(WARM_UP + TIMED):
+            started = time.perf_counter()
             list(epoch(batch))
-        times.append(time.perf_counter() - started)
-    return statistics.median(times[WARM_UP:])
+            times.append(time.perf_counter() - started)
+        return statistics.median(times[WARM_UP:])
+
+    if len(epochs) == 1:
+        return timed(epochs[0])
+    with ThreadPoolExecutor(
+        len(epochs), initializer=torch.set_num_threads, initargs=(torch.get_num_threads(),)
+    ) as pool:
+        return max(pool.map(timed, epochs))
 
 
-def _alone(recipe: Recipe, device: torch.device) -> Callable[[Data], Iterator[None]]:
+def _alone(recipe: Recipe, device: torch.device) -> Epoch:
     streams = Streams(0, recipe.vary, recipe.shared_seed)
     model = initial_model(recipe, streams).to(device).to(memory_format=torch.channels_last)
     optimizer = recipe.build_optimizer(parameter_groups(model.parameters(), recipe.decay_all))
     schedule = Schedule(constant(optimizer, 1), "step")
-    return lambda batch: training.train_epoch(Course(0, None, {}), model, optimizer, schedule, recipe, batch, streams)
+
+    def epoch(batch: Data) -> Iterator[None]:
+        with restored_generators(device):
+            yield from training.train_epoch(Course(0, None, {}), model, optimizer, schedule, recipe, batch, streams)
+
+    return epoch
 
 
-def _stacked(
-    task: Task, width: int, recipe: Recipe, data: Data, device: torch.device
-) -> Callable[[Data], Iterator[None]]:
+def _stacked(task: Task, width: int, recipe: Recipe, data: Data, device: torch.device) -> Epoch:
     group = standing_group(dict.fromkeys(task), recipe, data, device, width)
     # The steps that are timed are none of training's: some schedules refuse more steps than there are.
     group.optimizer.schedules = [Schedule(constant(own, 1), "step") for own in group.optimizer.optimizers]

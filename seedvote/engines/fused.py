@@ -9,8 +9,9 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -21,9 +22,10 @@ from seedvote.engines.group import dropout_masks, side_by_side, train_together
 from seedvote.engines.keeping import Task, train_task
 from seedvote.engines.memory import is_out_of_memory, release_memory
 from seedvote.engines.process import Process
-from seedvote.engines.stacked import NotStackable, Stacked
+from seedvote.engines.stacked import Graph, NotStackable, Stacked, traced
+from seedvote.engines.threads import train_in_threads
 from seedvote.engines.workers import train_in_processes, worker_count
-from seedvote.errors import listed
+from seedvote.errors import listed, unknown
 from seedvote.events import Event, Keeper, Note
 from seedvote.initialization import initial_model
 from seedvote.interruption import requested
@@ -35,26 +37,34 @@ from seedvote.types import Data, Recipe, Snapshot, Split, TrainedMember
 # The activations of many convolutional members no longer fit the cache; linear layers gain by more members for longer.
 LINEAR_WIDTH = 16
 CONVOLUTION_WIDTH = 4
+# More threads than these wait for one another: Python runs one at a time between operations.
+THREADS = 4
+SPREADS = ("threads", "processes")
 CPU = torch.device("cpu")
+NO_GRAPHS: Mapping[int, Graph] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
 class Fused:
-    """Trains groups of members as one network each, the groups spread over processes.
+    """Trains groups of members as one network each, the groups spread over threads or processes.
 
-    width: the most members in a group; ``None`` for what was measured to be good for the kind of network.
-    workers: how many processes; ``None`` for one for each GPU or core, 1 for no process but this one.
+    width: the most members in a group; ``None`` for what was measured to be good for the kind of network. workers: how
+    many groups are trained at a time; ``None`` for one for each GPU or core. spread: ``threads``, or ``processes``,
+    which start later and do not wait for one another; ``None`` for threads where a few on the CPU will do.
     """
 
     width: int | None = None
     workers: int | None = None
+    spread: str | None = None
     name: str = "fused"
 
     def __post_init__(self) -> None:
-        """Refuse numbers that make no sense."""
+        """Refuse values that make no sense."""
         for key, value in (("width", self.width), ("workers", self.workers)):
             if value is not None and value < 1:
                 raise ValueError(f"engine.{key} must be at least 1, or null, got {value}")
+        if self.spread not in (None, *SPREADS):
+            raise ValueError(unknown("engine.spread", self.spread, SPREADS))
 
     def train(
         self, seeds: Sequence[int], recipe: Recipe, data: Data, device: torch.device, keeper: Keeper = UNKEPT
@@ -86,6 +96,9 @@ class Fused:
                 if requested() is not None:
                     return
                 yield from train_task(trainer, task, recipe, data, device, keeper)
+        elif (self.spread or default_spread(workers, device)) == "threads":
+            trainer = functools.partial(trainer, graphs=_graphs(tasks, recipe))
+            yield from train_in_threads(tasks, trainer, workers, recipe, on_device(data, device), device, keeper)
         else:
             yield from train_in_processes(tasks, trainer, workers, recipe, data, device, keeper)
 
@@ -95,8 +108,19 @@ def default_width(recipe: Recipe) -> int:
     return CONVOLUTION_WIDTH if _has_convolutions(recipe) else LINEAR_WIDTH
 
 
+def default_spread(workers: int, device: torch.device) -> str:
+    """Return whether so many workers are best threads or processes; several GPUs have a process each."""
+    return "threads" if device.type == "cpu" and workers <= THREADS else "processes"
+
+
+def _graphs(tasks: Sequence[Task], recipe: Recipe) -> dict[int, Graph]:
+    """Trace the network of every task, by its seeds: once threads are at work it is too late."""
+    with restored_generators(CPU):
+        return {seed: graph for task in tasks for graph in [traced(recipe.of(task[0]).build_model())] for seed in task}
+
+
 def _has_convolutions(recipe: Recipe) -> bool:
-    with torch.random.fork_rng(devices=[]):
+    with restored_generators(CPU):
         return any(isinstance(module, nn.Conv2d) for module in recipe.build_model().modules())
 
 
@@ -166,18 +190,20 @@ def train_group(
     device: torch.device,
     keeper: Keeper = UNKEPT,
     width: int | None = None,
+    graphs: Mapping[int, Graph] = NO_GRAPHS,
 ) -> Iterator[Event]:
     """Train the members of some seeds as one; a group that does not fit the memory is cut in halves.
 
     seeds: of members that differ in nothing else. width: how many are stacked at least, where there are convolutions;
-    ``None`` for what is best for the kind of network.
+    ``None`` for what is best for the kind of network. graphs: by seed, of networks that are not to be traced here.
     """
     recipe = recipe.of(seeds[0])
     undone = list(seeds)
     width = (width or CONVOLUTION_WIDTH) if _has_convolutions(recipe) else len(undone)
     try:
         for together in equally_far(seeds, keeper):
-            for event in train_together(together, recipe, data, device, keeper, width):
+            graph = graphs.get(next(iter(together)))
+            for event in train_together(together, recipe, data, device, keeper, width, graph):
                 if isinstance(event, TrainedMember):
                     undone.remove(event.seed)
                 yield event
@@ -194,7 +220,7 @@ def train_group(
         f"the stacked members of seeds {listed(undone)} do not fit the memory: going on with engine.width={width}"
     )
     for half in groups(undone, width, 1):
-        yield from train_group(half, recipe, data, device, keeper, width)
+        yield from train_group(half, recipe, data, device, keeper, width, graphs)
         if requested() is not None:
             return
 

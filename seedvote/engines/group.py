@@ -12,14 +12,14 @@ from torch.nn import functional as F
 
 from seedvote.course import Course, batches, copied_state, epoch_order, samples_an_epoch, steps_an_epoch
 from seedvote.data import evaluation_inputs, training_inputs
-from seedvote.engines.stacked import Stacked
+from seedvote.engines.stacked import Graph, Stacked
 from seedvote.engines.stacked_optimizer import StackedOptimizer, standing_optimizer
 from seedvote.events import Keeper, Observation, Paused, Progress
 from seedvote.initialization import initial_model
 from seedvote.interruption import requested
 from seedvote.observation import histograms
 from seedvote.regularization import limit_norms, shape_gradients
-from seedvote.seeding import Streams, restored_generators
+from seedvote.seeding import Streams
 from seedvote.training import EVALUATION_BATCH
 from seedvote.types import Data, Recipe, Snapshot, Split, TrainedMember
 
@@ -61,20 +61,21 @@ def train_together(
     device: torch.device,
     keeper: Keeper,
     width: int,
+    graph: Graph | None = None,
 ) -> Iterator[Progress | TrainedMember | Paused]:
     """Train members that are equally far, by seed; compare ``seedvote.training.train_member``.
 
-    width: how many members are stacked at least, where there are convolutions: the last seed has twins then.
+    width: how many members are stacked at least, where there are convolutions: the last seed has twins then. graph: of
+    their network; ``None`` to trace it. Nothing is drawn from torch's global generators, so threads may train groups.
     """
-    group = standing_group(snapshots, recipe, data, device, width)
+    group = standing_group(snapshots, recipe, data, device, width, graph)
     yield from ended(group, recipe)
     while group.courses:
-        with restored_generators(device):
-            for _ in train_epoch(group, recipe, data):
-                if requested() is not None:
-                    break
-                if keeper.due(epoch_over=False):
-                    keeper.save(group.snapshots())
+        for _ in train_epoch(group, recipe, data):
+            if requested() is not None:
+                break
+            if keeper.due(epoch_over=False):
+                keeper.save(group.snapshots())
         if requested() is not None:
             keeper.save(group.snapshots())
             yield from [Paused(course.seed, len(course.history), group.lap.step) for course in group.courses.values()]
@@ -95,7 +96,12 @@ def train_together(
 
 
 def standing_group(
-    snapshots: Mapping[int, Snapshot | None], recipe: Recipe, data: Data, device: torch.device, width: int
+    snapshots: Mapping[int, Snapshot | None],
+    recipe: Recipe,
+    data: Data,
+    device: torch.device,
+    width: int,
+    graph: Graph | None = None,
 ) -> Group:
     """Stack members where they stand: at their beginning, or at the step at which all of them were saved."""
     models = {seed: initial_model(recipe, Streams(seed, recipe.vary, recipe.shared_seed)) for seed in snapshots}
@@ -107,7 +113,7 @@ def standing_group(
             model.load_state_dict(snapshot.state)
             courses[place].resume(snapshot)
     seeds = padded(list(models), models[courses[0].seed], width)
-    network = Stacked([models[seed].to(device) for seed in seeds])
+    network = Stacked([models[seed].to(device) for seed in seeds], graph)
     loss_sums = torch.zeros(network.count, device=device)
     loss_sums[: len(courses)] = torch.stack([course.loss_sum for course in courses.values()])
     lap = Lap(courses[0].epoch, courses[0].step, loss_sums)

@@ -8,7 +8,7 @@ import torch
 
 from seedvote.engines.memory import is_out_of_memory
 from seedvote.errors import NotSaved
-from seedvote.events import Elsewhere, Event, Failure, Keeper, Note, Paused
+from seedvote.events import Elsewhere, Event, Failure, Keeper, Note, Paused, Progress
 from seedvote.types import Data, Recipe, TrainedMember
 
 # A task is the seeds that are trained at a time. A trainer is a module's function, so that workers find it too.
@@ -46,6 +46,20 @@ def train_task(
             lost = [seed for seed in undone if seed in concerned] or undone
             undone = [seed for seed in undone if seed not in lost]
             yield from [Failure(seed, reason, retried=False) for seed in lost]
+
+
+def train_whole_task(
+    trainer: Trainer, task: Task, recipe: Recipe, data: Data, device: torch.device, keeper: Keeper
+) -> Iterator[Event]:
+    """Train as ``train_task`` does, in a worker that goes on with other tasks: whatever else is raised is a failure."""
+    undone = list(task)
+    try:
+        for event in train_task(trainer, task, recipe, data, device, keeper):
+            yield event
+            if not isinstance(event, (Progress, Note)):
+                undone.remove(event.seed)
+    except Exception as error:
+        yield from [Failure(seed, f"{type(error).__name__}: {error}", retried=False) for seed in undone]
 
 
 def _stored(member: TrainedMember, keeper: Keeper) -> TrainedMember | Failure:

@@ -40,6 +40,21 @@ class NotStackable(ValueError):
     """A network has a part that cannot be computed for several members at once; the message names it."""
 
 
+Graph = Sequence[Any]  # of torch.fx.Node
+
+
+def traced(model: nn.Module) -> Graph:
+    """Say which operations a network consists of; while torch traces, it changes how modules are called everywhere.
+
+    Raises:
+        NotStackable: that depends on the inputs.
+    """
+    try:
+        return list(fx.symbolic_trace(model).graph.nodes)
+    except Exception as error:  # tracing runs the network's own code, which may raise anything
+        raise NotStackable(f"its forward cannot be traced ({type(error).__name__}: {error})") from error
+
+
 @dataclass(frozen=True)
 class _Value:
     """A tensor on its way through the network: images ``[B, G * C, H, W]``, or features ``[G, B, F]``."""
@@ -54,8 +69,10 @@ class Stacked:
     parameters, buffers: by the network's own names, each ``[G, ...]``.
     """
 
-    def __init__(self, models: Sequence[nn.Module]) -> None:
+    def __init__(self, models: Sequence[nn.Module], graph: Graph | None = None) -> None:
         """Stack networks.
+
+        graph: what ``traced`` says of one of them; ``None`` to trace the first, while no other thread computes.
 
         Raises:
             NotStackable: the architecture has a part that this module does not know.
@@ -73,10 +90,7 @@ class Stacked:
         self.buffers = {name: torch.stack([state[name] for state in states]) for name in buffers}
         self._parts: dict[str, list[nn.Parameter]] = {}
         self._modules = dict(models[0].named_modules())
-        try:
-            self._nodes = list(fx.symbolic_trace(models[0]).graph.nodes)
-        except Exception as error:  # tracing runs the network's own code, which may raise anything
-            raise NotStackable(f"its forward cannot be traced ({type(error).__name__}: {error})") from error
+        self._nodes = graph or traced(models[0])
         self._check()
 
     @property
@@ -169,10 +183,9 @@ class Stacked:
         return _Value(module(tensor), value.images)
 
     def _linear(self, name: str, module: nn.Linear, features: Tensor) -> Tensor:
-        weight = self.parameters[f"{name}.weight"].transpose(1, 2)
-        if module.bias is None:
-            return torch.bmm(features, weight)
-        return torch.baddbmm(self.parameters[f"{name}.bias"][:, None], features, weight)
+        bias = self.parameters[f"{name}.bias"] if module.bias is not None else None
+        outputs: Tensor = _Linear.apply(features, self.parameters[f"{name}.weight"], bias)
+        return outputs
 
     def _convolution(self, name: str, module: nn.Conv2d, images: Tensor) -> Tensor:
         bias = self.parameters[f"{name}.bias"].flatten() if module.bias is not None else None
@@ -266,6 +279,30 @@ class Stacked:
             raise NotStackable(named)
         if any(hooks for hooks in (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks)):
             raise NotStackable(f"{named} has hooks")
+
+
+class _Linear(torch.autograd.Function):
+    """``[G, B, in]`` times weights ``[G, out, in]`` plus biases ``[G, out]``, if there are any: ``[G, B, out]``.
+
+    torch's own backward gives the weights' gradient as ``[G, in, out]``, which is then copied into their layout.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(features, weight)
+        if bias is None:
+            return torch.bmm(features, weight.transpose(1, 2))
+        return torch.baddbmm(bias[:, None], features, weight.transpose(1, 2))
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        features, weight = ctx.saved_tensors
+        needs_features, needs_weight, needs_bias = ctx.needs_input_grad
+        return (
+            torch.bmm(gradient, weight) if needs_features else None,
+            torch.bmm(gradient.transpose(1, 2), features) if needs_weight else None,
+            gradient.sum(1) if needs_bias else None,
+        )
 
 
 def _in_whole_vectors(tensor: Tensor, count: int, step: int) -> bool:

@@ -25,7 +25,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from seedvote.engines.keeping import Task, Trainer, train_task
+from seedvote.engines.keeping import Task, Trainer, train_whole_task
 from seedvote.events import Event, Failure, Keeper, Note, Progress
 from seedvote.interruption import only_told_by_parent, requested
 from seedvote.training import on_device
@@ -183,17 +183,8 @@ def _work(
     data = on_device(files.load(), device)
     with suppress(EOFError, ConnectionError):
         while requested() is None and (task := connection.recv()) is not None:
-            undone = list(task)
-            try:
-                for event in train_task(trainer, task, recipe, data, device, keeper):
-                    _send(connection, event)
-                    if not isinstance(event, (Progress, Note)):
-                        undone.remove(event.seed)
-            except (EOFError, ConnectionError):
-                raise
-            except Exception as error:
-                for seed in undone:
-                    _send(connection, Failure(seed, f"{type(error).__name__}: {error}", retried=False))
+            for event in train_whole_task(trainer, task, recipe, data, device, keeper):
+                _send(connection, event)
 
 
 def _end_with_parent() -> None:
