@@ -13,7 +13,7 @@ from seedvote.types import Normalization, Preprocessing
 
 ON_ACCELERATORS = 1000
 # On the CPU: so many samples that multiplying matrices pays, so few that a layer's output stays near the processor.
-MOST, LEAST = 256, 32
+MOST, LEAST = 512, 32
 NUMBERS = 2**18
 KEPT_BYTES = 2**28
 
