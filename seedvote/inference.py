@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from seedvote import voting
-from seedvote.data import network_inputs, preprocessed
+from seedvote.data import Pieces
 from seedvote.data.archive import physical_memory
 from seedvote.data.checks import is_class_name
 from seedvote.device import resolve_device
@@ -23,13 +23,13 @@ from seedvote.errors import listed, unknown
 from seedvote.folding import folded
 from seedvote.neighbors import Neighbors, features_of, fitted_neighbors
 from seedvote.seeding import restored_generators
+from seedvote.spreading import spread
 from seedvote.store import MemberRecord, Run, read_member, read_preprocessing, read_run, read_weights
 from seedvote.targets import check_trusted, model_builder
 from seedvote.types import Normalization, Preprocessing, Split
 from seedvote.variants import are_sound, variants_of
 from seedvote.voting import Vote
 
-BATCH = 1000
 LONGEST_AXIS = 2**31
 
 
@@ -98,47 +98,56 @@ class Ensemble:
         Raises:
             ValueError: the inputs have another shape or kind of number than the run's data.
         """
-        return np.stack([self.member_logits(position, inputs) for position in range(len(self.members))])
+        # What the neighbours are looked for with is made for one member at a time, as are those they are found among.
+        pieces = self._pieces(inputs, keep=self._reference is None and len(self.members) > 1)
+        return np.stack([self._member_logits(position, pieces) for position in range(len(self.members))])
+
+    def member_logits(self, position: int, inputs: Tensor | npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:
+        """Return the logits ``[S, C]`` of the member at a position of the axis M; otherwise as ``predict_logits``.
+
+        They are the same to the last bit as those it gives among others there.
+        """
+        return self._member_logits(position, self._pieces(inputs))
 
     @torch.inference_mode()
-    def member_logits(self, position: int, inputs: Tensor | npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:
-        """Return the logits ``[S, C]`` of the member at a position of the axis M; otherwise as ``predict_logits``."""
-        raw = self._checked(torch.as_tensor(inputs))
-        network = self._network(position, raw)
-        logits = np.full((len(raw), len(self.classes)), np.nan, np.float32)
+    def _member_logits(self, position: int, pieces: Pieces) -> npt.NDArray[np.float32]:
+        network = self._network(position, pieces)
+        logits = np.full((len(pieces), len(self.classes)), np.nan, np.float32)
+
+        def answer(own: nn.Module, index: int) -> None:
+            logits[pieces.place(index)] = own(pieces.inputs(index)).float().cpu().numpy()
+
         if self._reference is None:
-            for start, batch in self._batches(raw):
-                logits[start : start + BATCH] = network(batch).float().cpu().numpy()
+            spread(network, answer, pieces.count, self.device)
             return logits
         neighbors = self._nearest(self._reference, position, network)
         if neighbors is not None:  # else the network computes what is not finite
-            for start, batch in self._batches(raw):
-                logits[start : start + BATCH] = neighbors.log_probabilities(features_of(network, [batch]))
+            for index in range(pieces.count):
+                features = features_of(network, [pieces.inputs(index)])
+                logits[pieces.place(index)] = neighbors.log_probabilities(features)
         return logits
 
-    def _network(self, position: int, raw: Tensor) -> nn.Module:
+    def _network(self, position: int, pieces: Pieces) -> nn.Module:
         network = self._networks[self.seeds[position] % len(self._networks)]
         network.load_state_dict(self._states[position])
         network.eval()
         if not self.fold_batchnorm:
             return network
-        sample = next((batch for _, batch in self._batches(raw[:2])), None)
+        sample = pieces.sample(2) if len(pieces) else None
         return folded(network, sample).to(memory_format=torch.channels_last)
 
-    def _batches(self, raw: Tensor) -> Iterator[tuple[int, Tensor]]:
-        """Yield network inputs ``[B, ...]``, each with the place of its first sample."""
+    def _pieces(self, inputs: Tensor | npt.NDArray[np.generic], keep: bool = False) -> Pieces:
+        raw = self._checked(torch.as_tensor(inputs))
         normalization = Normalization(tuple(self.run.record.mean), tuple(self.run.record.std))
-        for start in range(0, len(raw), BATCH):
-            batch = network_inputs(raw[start : start + BATCH].to(self.device), normalization)
-            yield start, preprocessed(batch, self._preprocessing)
+        return Pieces(raw, normalization, self._preprocessing, self.device, keep)
 
     def _nearest(self, reference: tuple[Split, Split], position: int, network: nn.Module) -> Neighbors | None:
         """Return a member's neighbours; those of the member that was asked last are kept."""
         seed = self.seeds[position]
         if seed not in self._neighbors:
+            cut = [(self._pieces(split.inputs), split.labels.numpy()) for split in reference]
             train, validation = (
-                (features_of(network, (batch for _, batch in self._batches(split.inputs))), split.labels.numpy())
-                for split in reference
+                (features_of(network, map(pieces.inputs, range(pieces.count))), labels) for pieces, labels in cut
             )
             self._neighbors.clear()
             self._neighbors[seed] = fitted_neighbors(train, validation, len(self.classes))

@@ -27,6 +27,7 @@ LAYERS = [
         "interruption",
         "chunks",
         "neighbors",
+        "spreading",
         "stats",
     },
     {

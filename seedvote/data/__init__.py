@@ -6,10 +6,12 @@ from seedvote.data.image_files import decode_image
 from seedvote.data.image_folder import image_folder
 from seedvote.data.new_inputs import read_arrays, read_image_folder
 from seedvote.data.normalization import network_inputs, normalized
+from seedvote.data.pieces import Pieces
 from seedvote.data.prepare import prepare
 from seedvote.data.preprocessing import evaluation_inputs, fitted, preprocessed, training_inputs
 
 __all__ = [
+    "Pieces",
     "arrays",
     "decode_image",
     "digits",
