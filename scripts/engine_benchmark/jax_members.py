@@ -1,24 +1,27 @@
 """MLPs in JAX: one member's epoch under ``vmap`` and ``jit``, its steps in a ``scan``.
 
-First weights are drawn as torch's linear layers draw theirs; each member has its own data order and dropout.
+First weights are drawn as torch's linear layers draw theirs; each member has its own data order and dropout. Sizes,
+dropout and the optimizer's numbers are read from seedvote's own configs.
 """
 
 from __future__ import annotations
 
 import itertools
 import time
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from omegaconf import OmegaConf
 
 from engine_benchmark.cases import Case
 from engine_benchmark.contestants import Clock, StepMark
+from seedvote.config import CONF_DIR
 
-HIDDEN, DROPOUT = (512, 256), 0.2  # of conf/model/mlp.yaml
-ADAMW_DECAY, SGD_DECAY, MOMENTUM = 0.05, 0.0005, 0.9  # of conf/optimizer
+MLP: Any = OmegaConf.load(Path(CONF_DIR) / "model" / "mlp.yaml")
 Layers = list[tuple[Any, Any]]
 
 
@@ -30,8 +33,8 @@ def train_by_jax(seeds: list[int], case: Case, splits: dict[str, np.ndarray], cl
     held_out = jnp.asarray(splits["validation_inputs"].reshape(len(splits["validation_inputs"]), -1))
     held_out_labels = jnp.asarray(splits["validation_labels"])
     steps = -(-len(inputs) // case.batch_size)
-    optimizer = _optimizer(case, steps)
-    sizes = (inputs.shape[1], *HIDDEN, int(splits["classes"]))
+    optimizer = optimizer_of(case, steps)
+    sizes = (inputs.shape[1], *MLP.hidden, int(splits["classes"]))
     keys = jnp.stack([jax.random.key(seed) for seed in seeds])
 
     def loss(layers: Layers, chosen: Any, key: Any) -> Any:
@@ -103,16 +106,20 @@ def _logits(layers: Layers, inputs: Any, key: Any) -> Any:
         if number + 1 < len(layers):
             inputs = jax.nn.relu(inputs)
             if key is not None:
-                kept = jax.random.bernoulli(jax.random.fold_in(key, number), 1 - DROPOUT, inputs.shape)
-                inputs = jnp.where(kept, inputs / (1 - DROPOUT), 0)
+                kept = jax.random.bernoulli(jax.random.fold_in(key, number), 1 - MLP.dropout, inputs.shape)
+                inputs = jnp.where(kept, inputs / (1 - MLP.dropout), 0)
     return inputs
 
 
-def _optimizer(case: Case, steps: int) -> Any:
+def optimizer_of(case: Case, steps: int) -> Any:
+    """Return the optimizer of a case in optax, its learning rate falling from epoch to epoch of so many steps."""
+    numbers: Any = OmegaConf.load(Path(CONF_DIR) / "optimizer" / f"{case.optimizer}.yaml")
+
     def rate(count: Any) -> Any:
         """Half a cosine, in epochs."""
         return case.learning_rate * 0.5 * (1 + jnp.cos(jnp.pi * (count // steps) / case.epochs))
 
     if case.optimizer == "adamw":
-        return optax.adamw(rate, weight_decay=ADAMW_DECAY)
-    return optax.chain(optax.add_decayed_weights(SGD_DECAY), optax.sgd(rate, momentum=MOMENTUM, nesterov=True))
+        return optax.adamw(rate, *numbers.betas, weight_decay=numbers.weight_decay)
+    descent = optax.sgd(rate, momentum=numbers.momentum, nesterov=numbers.nesterov)
+    return optax.chain(optax.add_decayed_weights(numbers.weight_decay), descent)
