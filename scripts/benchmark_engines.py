@@ -17,7 +17,8 @@ repeat to the next.
   do more than the plain loop: raw pictures are normalised at each step, every draw has a generator of its own, weights
   are copied and looked through for NaN after each epoch. Images are channels-last, which the plain loop's are not.
   The time that ``auto`` takes to choose counts.
-- *TorchEnsemble*: ``VotingClassifier``, without and with ``n_jobs``. Its validation is a vote of all members.
+- *TorchEnsemble*: ``VotingClassifier``, without and with ``n_jobs``. Its validation is a vote of all members, and it
+  may hand back the members of an earlier epoch, whose vote was as good.
 - *JAX vmap*: an MLP's epoch under ``vmap`` and ``jit``, its steps in a ``scan``; written for the MLP alone.
 
 Seconds run from data in memory to trained members: starting workers and compiling count, importing packages in the

@@ -157,9 +157,8 @@ def step_flops(recipe: Any, data: Any) -> int:
 
 def machine() -> dict[str, Any]:
     """Describe the machine and the versions; what is here must be the same for results to be compared."""
-    from seedvote.provenance import code, hardware, versions
+    from seedvote.provenance import hardware, versions
 
-    found = code()
     packages = {}
     for name in ("torchensemble", "jax", "optax"):
         try:
@@ -167,8 +166,17 @@ def machine() -> dict[str, Any]:
         except PackageNotFoundError:
             packages[name] = "absent"
     own = {key: value for key, value in hardware().items() if key in ("processor", "cores", "system")}
-    commit = f"{(found.commit or 'unknown')[:7]}{' and changes' if found.dirty else ''}"
-    return {**own, "vectors": vector_level(), **versions(), **packages, "commit": commit}
+    return {**own, "vectors": vector_level(), **versions(), **packages, "commit": commit()}
+
+
+def commit() -> str:
+    """Return the commit of the code that is measured, with ``-dirty`` where files differ from it."""
+    asked = ["git", "-C", str(SCRIPT.parent), "describe", "--always", "--dirty"]
+    try:
+        done = subprocess.run(asked, capture_output=True, text=True, check=False)
+    except OSError:
+        return "unknown"
+    return done.stdout.strip() or "unknown"
 
 
 def vector_level() -> str:
