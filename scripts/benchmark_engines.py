@@ -43,6 +43,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -108,6 +109,7 @@ def measure_all(options: argparse.Namespace, file: Path) -> bool:
     """Measure everything that is asked for and not yet stored; say whether anything failed."""
     from engine_benchmark import measure
 
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # takes the process that is measured along
     here = measure.machine()
     check_machine(here, stored(file), file)
     data = options.output / "data"
