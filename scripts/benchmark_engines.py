@@ -1,156 +1,198 @@
-"""Time the training of ten members: each engine against the plain PyTorch loop, side by side and interleaved.
+"""Time the training of N members: seedvote's engines against the ways in which it is done without them.
 
-    python scripts/benchmark_engines.py mlp                       # the default recipe on digits
-    python scripts/benchmark_engines.py lenet --root DIR --limit 16384 --epochs 1
+    python scripts/benchmark_engines.py --root DIR                          # everything; takes many hours
+    python scripts/benchmark_engines.py --root DIR --members 10 --cases mlp-64-adamw lenet-64-adamw resnet-128-adamw
+    python scripts/benchmark_engines.py --cases mlp-64-sgd --contestants "plain loop" fused "JAX vmap"
+    python scripts/benchmark_engines.py --sample                            # to see that it runs
 
-Each contestant trains the same members for the same epochs with the same recipe, in a process of its own, from
-data in memory to trained members; starting workers counts, importing torch in the first process does not. Prints a
-Markdown table of medians and ratios. The plain loop is what PyTorch's own tutorial teaches: a DataLoader that shuffles,
-torch's default number of threads, one member after another.
+Contestants train the same members: model, data, batch size, optimizer, cosine schedule in epochs, weight decay on all
+parameters, epochs, and validation (loss and accuracy) after each epoch; no augmentation, no label smoothing. Nobody
+stores anything. Each runs in a process of its own, in turns over the repeats, the order of the turns shifted from one
+repeat to the next.
+
+- *plain loop*: what PyTorch's tutorials teach, one member after another; torch's default threads, a ``DataLoader`` that
+  shuffles. It is spared the decoding and normalising of pictures one by one, which the tutorials do in the loader: it
+  gets normalised tensors. *plain loop, one thread*: the same after ``torch.set_num_threads(1)``.
+- *sequential*, *process*, *fused*, *auto*: seedvote's engines as its command runs them, with one thread a member. They
+  do more than the plain loop: raw pictures are normalised at each step, every draw has a generator of its own, weights
+  are copied and looked through for NaN after each epoch. Images are channels-last, which the plain loop's are not.
+  The time that ``auto`` takes to choose counts.
+- *TorchEnsemble*: ``VotingClassifier``, without and with ``n_jobs``. Its validation is a vote of all members, and it
+  may hand back the members of an earlier epoch, whose vote was as good.
+- *JAX vmap*: an MLP's epoch under ``vmap`` and ``jit``, its steps in a ``scan``; written for the MLP alone.
+
+Seconds run from data in memory to trained members: starting workers and compiling count, importing packages in the
+first process does not. Python may keep its bytecode, whatever the shell says, for workers to import in seconds.
+
+- *first step*: until any member took its first step (JAX: its first epoch, whose steps cannot be told apart).
+- *ms a member's step*: without each member's first epoch, validation included.
+- *of peak*: floating-point operations of a step's matrix products and convolutions, as ``torch.utils.flop_counter``
+  counts them, by the time of a member's step, against the quickest large matrix product of one core and of all.
+- *memory*: the peak of resident memory, summed over the process tree; pages that processes share count in each.
+- *loss*, *accuracy*: means over the members, of their last weights on (up to 10,000) training samples without dropout,
+  and on validation: whoever does less work shows here.
+
+Ratios are taken within a repeat; their median and range are shown.
+
+Results are kept in DIR/measurements.jsonl of ``--output DIR`` as they come. The same command goes on where it was cut
+off; ``--table`` only writes table and figure from what is there. The rivals need ``pip install -e '.[benchmark]'``.
+Nothing else should run on the machine meanwhile.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-import platform
-import statistics
-import subprocess
+import json
+import signal
 import sys
-import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
-CONTESTANTS = ("plain loop", "plain loop, one thread", "sequential", "process", "fused", "auto")
+from engine_benchmark.cases import CASES, changed
+from engine_benchmark.contestants import CONTESTANTS, compete, missing, takes_part
+
+MEMBERS, REPEATS = (1, 2, 5, 10, 20), 3
+SAMPLE: dict[str, Any] = {
+    "cases": ["mlp-64-adamw"], "members": [2], "contestants": ["plain loop", "sequential", "fused"], "repeats": 1,
+    "epochs": 2, "limit": 128,
+}  # fmt: skip
 
 
-def main() -> None:
-    """Run every contestant so many times and print the table; or be one contestant."""
+def main() -> int:
+    """Measure what is still to be measured, and write table and figure; or be the process that is measured."""
+    options = arguments().parse_args()
+    if options.job:
+        be(json.loads(options.job))
+        return 0
+    if options.sample:
+        given = {key: value for key, value in vars(options).items() if value is not None}
+        options = argparse.Namespace(**{**vars(options), **SAMPLE, **given})
+    options.output.mkdir(parents=True, exist_ok=True)
+    file = options.output / "measurements.jsonl"
+    failed = False if options.table else measure_all(options, file)
+    from engine_benchmark.presentation import write_results
+
+    write_results(options.output, stored(file))
+    return int(failed)
+
+
+def arguments() -> argparse.ArgumentParser:
+    """Return the options; ``None`` stands for what is not given."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", choices=("mlp", "lenet", "resnet"))
-    parser.add_argument("--members", type=int, default=10)
-    parser.add_argument("--epochs", type=int, default=None)
-    parser.add_argument("--limit", type=int, default=None, help="training samples")
-    parser.add_argument("--root", default="data", help="where MNIST or CIFAR-10 lies")
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--only", choices=CONTESTANTS, help="run this contestant once and print its seconds")
-    options = parser.parse_args()
-    if options.only:
-        print(seconds_of(options))
-        return
-    times: dict[str, list[float]] = {name: [] for name in CONTESTANTS}
-    for _ in range(options.repeats):
-        for name in CONTESTANTS:
-            command = [sys.executable, __file__, *sys.argv[1:], "--only", name]
-            found = subprocess.run(command, capture_output=True, text=True, check=True)
-            times[name].append(float(found.stdout.split()[-1]))
-            print(f"{name}: {times[name][-1]:.1f} s", file=sys.stderr)
-    print_table(options, times)
-
-
-def print_table(options: argparse.Namespace, times: dict[str, list[float]]) -> None:
-    """Print medians with their range and how many times quicker each is than the plain loop."""
-    import torch
-
-    setting = ", ".join(f"{key}={value}" for key, value in vars(options).items() if key not in ("root", "only"))
-    print(f"{setting}; {os.cpu_count()} cores, {platform.machine()}, torch {torch.__version__}\n")
-    print("| contestant | seconds, median (range) | times as quick as the plain loop |\n|---|---|---|")
-    plain = statistics.median(times["plain loop"])
-    for name, measured in times.items():
-        median = statistics.median(measured)
-        print(f"| {name} | {median:.1f} ({min(measured):.1f} to {max(measured):.1f}) | {plain / median:.2f} |")
-
-
-def seconds_of(options: argparse.Namespace) -> float:
-    """Train all members as one contestant does it and return the wall time."""
-    import torch
-
-    from seedvote.engines.auto import Auto
-    from seedvote.engines.fused import Fused
-    from seedvote.engines.process import Process
-    from seedvote.engines.sequential import Sequential
-    from seedvote.types import TrainedMember
-
-    recipe, data = prepared(options)
-    seeds = list(range(options.members))
-    if options.only.startswith("plain"):
-        if options.only.endswith("one thread"):
-            torch.set_num_threads(1)
-        started = time.perf_counter()
-        for seed in seeds:
-            plain_loop(seed, recipe, data)
-        return time.perf_counter() - started
-    torch.set_num_threads(1)
-    engine = {"sequential": Sequential, "process": Process, "fused": Fused, "auto": Auto}[options.only]()
-    started = time.perf_counter()
-    members = [
-        event for event in engine.train(seeds, recipe, data, torch.device("cpu")) if isinstance(event, TrainedMember)
-    ]
-    seconds = time.perf_counter() - started
-    assert len(members) == len(seeds)
-    return seconds
-
-
-def prepared(options: argparse.Namespace) -> tuple[Any, Any]:
-    """Compose the shipped recipe for a model and its data set."""
-    import dataclasses
-
-    import hydra
-    from hydra.core.config_store import ConfigStore
-
-    from seedvote.assembly import build_recipe, load_data
-    from seedvote.config import CONF_DIR, checked, location_of, recipe_of
-    from seedvote.schemas import TrainConfig
-    from seedvote.types import Split
-
-    data_set = {"mlp": "digits", "lenet": "mnist", "resnet": "cifar10"}[options.model]
-    overrides = [f"data={data_set}", f"model={options.model}", "augment=none"]
-    overrides += [] if data_set == "digits" else [f"data.root={options.root}"]
-    overrides += ["model.depth=8"] if options.model == "resnet" else []
-    overrides += [] if options.epochs is None else [f"epochs={options.epochs}"]
-    ConfigStore.instance().store(name="train_schema", node=TrainConfig)
-    with hydra.initialize_config_dir(version_base="1.3", config_dir=CONF_DIR):
-        config = checked(hydra.compose("train", overrides), TrainConfig)
-    data = load_data(recipe_of(config), location_of(config))
-    if options.limit:
-        train = Split(data.train.inputs[: options.limit], data.train.labels[: options.limit])
-        data = dataclasses.replace(data, train=train)
-    return build_recipe(recipe_of(config), data), data
-
-
-def plain_loop(seed: int, recipe: Any, data: Any) -> Any:
-    """Train one member the way PyTorch's tutorial does."""
-    import torch
-    from torch.utils.data import DataLoader, TensorDataset
-
-    from seedvote.data import normalized
-    from seedvote.optimization import parameter_groups
-
-    torch.manual_seed(seed)
-    model = recipe.build_model()
-    optimizer = recipe.build_optimizer(parameter_groups(model.parameters(), recipe.decay_all))
-    criterion = torch.nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
-    train, validation = (
-        DataLoader(
-            TensorDataset(normalized(split.inputs, data.normalization), split.labels),
-            batch_size=recipe.batch_size,
-            shuffle=shuffle,
-        )
-        for split, shuffle in ((data.train, True), (data.validation, False))
+    parser.add_argument("--cases", nargs="+", choices=CASES, metavar="CASE", help=f"of {', '.join(CASES)}")
+    parser.add_argument("--members", nargs="+", type=int, help="numbers of members (default 1 2 5 10 20)")
+    parser.add_argument(
+        "--contestants", nargs="+", choices=CONTESTANTS, metavar="NAME", help=f"of {', '.join(CONTESTANTS)}"
     )
-    scheduler = recipe.build_scheduler(optimizer, recipe.epochs * len(train))
-    for _ in range(recipe.epochs):
-        model.train()
-        for inputs, labels in train:
-            optimizer.zero_grad()
-            criterion(model(inputs), labels).backward()
-            optimizer.step()
-            scheduler.step()
-        model.eval()
-        with torch.no_grad():
-            for inputs, labels in validation:
-                (model(inputs).argmax(1) == labels).sum().item()
-    return model
+    parser.add_argument("--repeats", type=int, help=f"default {REPEATS}")
+    parser.add_argument("--epochs", type=int, help="instead of the case's own")
+    parser.add_argument("--limit", type=int, help="training samples, instead of the case's own")
+    parser.add_argument("--root", type=Path, default=Path("data"), help="where MNIST and CIFAR-10 lie")
+    parser.add_argument("--output", type=Path, default=Path("benchmarks"), help="where results, table and figure go")
+    parser.add_argument("--sample", action="store_true", help="two small MLPs, a minute or less")
+    parser.add_argument("--table", action="store_true", help="measure nothing, write table and figure")
+    parser.add_argument("--job", help=argparse.SUPPRESS)
+    return parser
+
+
+def be(job: dict[str, Any]) -> None:
+    """Do a job as the process that is measured."""
+    from engine_benchmark import measure
+
+    jobs = {"peak": measure.measure_peak, "voting": measure.measure_voting}
+    jobs.get(job["contestant"], compete)(job)
+
+
+def measure_all(options: argparse.Namespace, file: Path) -> bool:
+    """Measure everything that is asked for and not yet stored; say whether anything failed."""
+    from engine_benchmark import measure
+
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # takes the process that is measured along
+    here = measure.machine()
+    check_machine(here, stored(file), file)
+    data = options.output / "data"
+    data.mkdir(exist_ok=True)
+    known, failed = {json.dumps(record["key"]) for record in stored(file)}, False
+    for key in wanted(options):
+        if json.dumps(key) in known:
+            continue
+        case = changed(key["case"], key["epochs"], key["limit"]) if "case" in key else None
+        try:
+            if key["kind"] == "peak":
+                found = measure.peak()
+            elif key["kind"] == "voting":
+                found = measure.voting(case, options.root, data)
+            else:
+                found = measure.training(key["contestant"], case, key["members"], options.root, data)
+        except RuntimeError as error:
+            failed = True
+            print(f"FAILED     {label(key)}: {error}", file=sys.stderr, flush=True)
+            continue
+        record = {"key": key, "date": datetime.now(UTC).date().isoformat(), "machine": here, "found": found}
+        append(file, {**record, "sample": options.sample})
+        seconds = f": {found['seconds']:.1f} s" if "seconds" in found else ""
+        print(f"{label(key)}{seconds}", file=sys.stderr, flush=True)
+    return failed
+
+
+def wanted(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Name every measurement, in the order in which they are taken."""
+    chosen = []
+    for contestant in options.contestants or CONTESTANTS:
+        if absent := missing(contestant):
+            print(f"left out   {contestant}: pip install {' '.join(absent)}", file=sys.stderr)
+        else:
+            chosen.append(contestant)
+    for repeat in range(options.repeats or REPEATS):
+        yield {"kind": "peak", "repeat": repeat}
+        for name in options.cases or CASES:
+            case = changed(name, options.epochs, options.limit)
+            common = {"case": name, "epochs": case.epochs, "limit": case.limit, "repeat": repeat}
+            yield {"kind": "voting", **common}
+            for members in options.members or MEMBERS:
+                shifted = chosen[repeat % len(chosen) :] + chosen[: repeat % len(chosen)] if chosen else []
+                for contestant in shifted:
+                    if takes_part(contestant, case):
+                        yield {"kind": "training", **common, "members": members, "contestant": contestant}
+
+
+def label(key: dict[str, Any]) -> str:
+    """Name a measurement for people."""
+    parts = [key["kind"], key.get("case"), key.get("contestant"), f"repeat {key['repeat'] + 1}"]
+    if "members" in key:
+        parts.insert(2, f"N={key['members']}")
+    return ", ".join(part for part in parts if part)
+
+
+def stored(file: Path) -> list[dict[str, Any]]:
+    """Read what was measured; a line that was cut off is measured again."""
+    records = []
+    for line in file.read_text().splitlines() if file.exists() else []:
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return records
+
+
+def append(file: Path, record: dict[str, Any]) -> None:
+    """Add a line, on a line of its own even behind one that was cut off."""
+    whole = not file.exists() or file.read_bytes()[-1:] in (b"", b"\n")
+    with file.open("a") as stream:
+        stream.write(("" if whole else "\n") + json.dumps(record) + "\n")
+
+
+def check_machine(here: dict[str, Any], records: list[dict[str, Any]], file: Path) -> None:
+    """Refuse to set times of two machines, versions or states of the code beside each other."""
+    for record in records:
+        differing = [name for name, value in here.items() if record["machine"].get(name) != value]
+        if differing:
+            raise SystemExit(
+                f"{file} holds times taken with another {', '.join(differing)}: name another --output, or move it away"
+            )
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

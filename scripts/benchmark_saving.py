@@ -20,11 +20,13 @@ from typing import Any
 
 import torch
 
-from benchmark_engines import prepared
+from engine_benchmark.cases import changed, prepared, write_arrays
 from seedvote.engines.sequential import Sequential
 from seedvote.store import RunKeeper, RunRecord, open_run, recipe_hash
 from seedvote.training import UNKEPT
 from seedvote.types import Snapshot, TrainedMember
+
+CASES = {"mlp": "mlp-64-adamw", "lenet": "lenet-64-adamw", "resnet": "resnet-128-adamw"}
 
 
 class Timed(RunKeeper):
@@ -50,15 +52,17 @@ class Timed(RunKeeper):
 def main() -> None:
     """Train both ways in turns and print what they took."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", choices=("mlp", "lenet", "resnet"), default="lenet")
-    parser.add_argument("--root", default="data", help="where MNIST or CIFAR-10 lies")
+    parser.add_argument("--model", choices=CASES, default="lenet")
+    parser.add_argument("--root", type=Path, default=Path("data"), help="where MNIST or CIFAR-10 lies")
     parser.add_argument("--limit", type=int, default=None, help="training samples")
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--save-every", type=float, default=60.0, help="seconds between saves inside an epoch")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    recipe, data = prepared(options)
+    case = changed(CASES[options.model], options.epochs, options.limit)
+    with tempfile.TemporaryDirectory() as place:
+        recipe, data = prepared(case, write_arrays(case, options.root, Path(place)))
     train(recipe, data, UNKEPT)  # what is only slow the first time shall not count
     pairs, shares, saves, each = [], [], [], []
     with tempfile.TemporaryDirectory() as place:
