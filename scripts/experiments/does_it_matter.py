@@ -32,7 +32,7 @@ from seedvote.seeding import Streams
 
 DEPTHS = (2, 4, 8, 16)
 NORMS = ("none", "batch")
-RECIPE = ("data=digits", "model=mlp", "init=kaiming_normal", "model.dropout=0", "epochs=20", "optimizer.lr=0.001")
+RECIPE = ("data=digits", "model=mlp", "init=kaiming_normal", "model.dropout=0", "optimizer.lr=0.001")
 
 
 def main() -> None:
@@ -40,17 +40,18 @@ def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--seeds", type=int, default=100)
     parser.add_argument("--width", type=int, default=64)
+    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--depths", type=int, nargs="+", default=DEPTHS)
     options = parser.parse_args()
-    recipe, depths = list(RECIPE), DEPTHS
     if options.sample:
-        options.seeds, options.width, depths = 4, 8, DEPTHS[:2]
-        recipe += ["data.limit=200", "epochs=1"]
+        options.seeds, options.width, options.epochs, options.depths = 4, 8, 1, DEPTHS[:2]
+    recipe = [*RECIPE, f"epochs={options.epochs}", *(["data.limit=200"] if options.sample else [])]
     found = {}
-    for depth in depths:
+    for depth in options.depths:
         for norm in NORMS:
             network = [f"model.hidden={[options.width] * depth}".replace(" ", ""), f"model.norm={norm}"]
             overrides = [*recipe, *network, f"n_seeds={options.seeds}"]
-            name = f"matter-{depth}-{norm}"
+            name = f"matter-{depth}-{norm}-{options.epochs}"
             values = compared(options.checkpoints, name, overrides)
             found[f"{depth} layers, {'BatchNorm' if norm == 'batch' else 'no norm'}"] = summary(
                 values, first_spreads(overrides, options.seeds), options.checkpoints / name
