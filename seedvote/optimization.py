@@ -171,7 +171,8 @@ def _placed(value: Any, parameter: Tensor, on_device: bool) -> Any:
         return value
     if value.shape == parameter.shape:
         return torch.empty_like(parameter, dtype=value.dtype).copy_(value)
-    return value.to(parameter.device if on_device else "cpu")
+    # A copy: members that stand alike are put back from one snapshot, and each counts its own steps.
+    return value.to(parameter.device if on_device else "cpu", copy=True)
 
 
 def _is_plain(value: Any) -> bool:
