@@ -26,8 +26,8 @@ SCHEMES = {
     "Xavier, normal": ["init=xavier_normal"],
     "Kaiming, normal": ["init=kaiming_normal"],
 }
-RECIPE = ("data=mnist", "model=lenet", "augment=none", "optimizer=sgd", "optimizer.lr=0.02", "scheduler=constant",
-          "label_smoothing=0", "data.download=false")  # fmt: skip
+RECIPE = ("data=mnist", "model=lenet", "augment=none", "optimizer=sgd", "scheduler=constant", "label_smoothing=0",
+          "data.download=false")  # fmt: skip
 GOAL = 0.98
 
 
@@ -38,13 +38,14 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--limit", type=int, default=12_000, help="training images")
+    parser.add_argument("--lr", type=float, default=0.02, help="learning rate")
     options = parser.parse_args()
     if options.sample:
         options.seeds, options.epochs, options.limit = 2, 1, 200
-    recipe = [*RECIPE, f"data.root={options.root.resolve()}", f"data.limit={options.limit}",
-              f"epochs={options.epochs}", f"n_seeds={options.seeds}"]  # fmt: skip
+    recipe = [*RECIPE, f"data.root={options.root.resolve()}", f"data.limit={options.limit}", f"epochs={options.epochs}",
+              f"n_seeds={options.seeds}", f"optimizer.lr={options.lr}"]  # fmt: skip
     curves = {
-        name: learning_curves(options.checkpoints, f"init-{number}", [*recipe, *scheme], options.epochs)
+        name: learning_curves(options.checkpoints, f"init-{number}-{options.lr}", [*recipe, *scheme], options.epochs)
         for number, (name, scheme) in enumerate(SCHEMES.items())
     }
     rows = [[name, *row(found)] for name, found in curves.items()]
