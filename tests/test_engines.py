@@ -14,7 +14,7 @@ import torch
 import recipes as recipes_module
 from recipes import in_float64, quick_recipe
 from seedvote import augmentation, interruption, models, schedules
-from seedvote.engines import fused, group
+from seedvote.engines import fused, group, threads
 from seedvote.engines.auto import STARTING_A_WORKER, Auto, estimates, seconds_a_step
 from seedvote.engines.fused import Fused, groups
 from seedvote.engines.process import Process
@@ -444,12 +444,16 @@ def test_an_error_in_a_worker_is_reported_and_the_others_go_on(engine, small_dig
     assert {event.seed for event in events if isinstance(event, TrainedMember)} == {1, 3}
 
 
+def working():
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith(threads.NAME)]
+
+
 def test_threads_pause_their_members_when_nobody_listens_any_more(small_digits):
     events = Fused(width=1, workers=2).train([1, 2, 3], quick_recipe(small_digits, epochs=200), small_digits, CPU)
     next(events)
-    assert threading.active_count() == 3
+    assert sorted(working()) == [f"{threads.NAME}-0", f"{threads.NAME}-1"]
     events.close()
-    assert threading.active_count() == 1
+    assert not working()
     assert interruption.requested() is None
 
 

@@ -20,6 +20,8 @@ from seedvote.events import Event, Keeper
 from seedvote.interruption import asked_to_stop, requested
 from seedvote.types import Data, Recipe
 
+NAME = "seedvote-group"
+
 
 def train_in_threads(
     tasks: Sequence[Task],
@@ -48,7 +50,8 @@ def train_in_threads(
         finally:
             events.put(None)
 
-    crew = [threading.Thread(target=work, daemon=True) for _ in range(min(workers, len(tasks)))]
+    names = [f"{NAME}-{place}" for place in range(min(workers, len(tasks)))]
+    crew = [threading.Thread(target=work, name=name, daemon=True) for name in names]
     for thread in crew:
         thread.start()
     try:
