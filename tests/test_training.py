@@ -145,6 +145,7 @@ def test_the_loop_is_plain_pytorch(small_digits):
             {"params": [model[1].bias, model[4].bias], "weight_decay": 0.0},
         ],
         lr=0.01,
+        fused=True,
     )
     scheduler = schedules.warmup_cosine(optimizer, 14)
     train = small_digits.train

@@ -32,7 +32,7 @@ def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--root", type=Path, default=Path("data"), help="where MNIST lies")
     parser.add_argument("--members", type=int, default=10, help="N, at most 10")
-    parser.add_argument("--committees", type=int, default=5)
+    parser.add_argument("--committees", type=int, default=3)
     parser.add_argument("--limit", type=int, default=3000, help="training images, and as many test images")
     parser.add_argument("--epochs", type=int, default=20)
     options = parser.parse_args()
