@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import threading
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from seedvote.types import EpochRecord, Recipe
 MOST_TRIED = 1000  # steps of a schedule before anything is written
 # torch can take their steps in one pass over weights and state on every kind of device that seedvote trains on.
 ONE_PASS = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD)
+_WARNINGS = threading.Lock()  # what is ignored is the whole process's
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class Schedule:
     def after_epoch(self, validation_loss: float) -> None:
         """Take note of an epoch and of the validation loss (nats) after it."""
         if self.interval == "epoch":
-            with warnings.catch_warnings():
+            with _WARNINGS, warnings.catch_warnings():
                 # After a break between an epoch's last step and its end, torch has not seen the optimizer's steps.
                 warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
                 self.scheduler.step()

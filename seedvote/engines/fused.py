@@ -114,9 +114,12 @@ def default_spread(workers: int, device: torch.device) -> str:
 
 
 def _graphs(tasks: Sequence[Task], recipe: Recipe) -> dict[int, Graph]:
-    """Trace the network of every task, by its seeds: once threads are at work it is too late."""
-    with restored_generators(CPU):
-        return {seed: graph for task in tasks for graph in [traced(recipe.of(task[0]).build_model())] for seed in task}
+    """Trace each kind of network, by the seeds of its members: once threads are at work it is too late."""
+    graphs: dict[int, Graph] = {}
+    for kind in recipe.alike([seed for task in tasks for seed in task]):
+        with restored_generators(CPU):
+            graphs |= dict.fromkeys(kind, traced(recipe.of(kind[0]).build_model()))
+    return graphs
 
 
 def _has_convolutions(recipe: Recipe) -> bool:
