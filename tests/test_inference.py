@@ -22,14 +22,6 @@ PLAIN = Normalization((3.0,), (2.0,))
 ROOT = Path(__file__).resolve().parent.parent
 
 
-@pytest.fixture(params=[1, 2, 3])
-def threads(request):
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(before)
-
-
 OPTIONS = {
     "mlp": ["data.limit=60"],
     "whitened": ["data.limit=60", "preprocess=zca_whitening"],

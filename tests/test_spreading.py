@@ -14,14 +14,6 @@ CPU = torch.device("cpu")
 MEETING = {"before": lambda: None}  # what happens between keeping and coming back
 
 
-@pytest.fixture(params=[1, 2, 3])
-def threads(request):
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(before)
-
-
 class Forgetful(nn.Module):
     """Keeps its input on itself and comes back to it later, as networks of users do."""
 
