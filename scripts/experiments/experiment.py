@@ -6,11 +6,12 @@ Whatever is trained already is read from the disk again, so that an experiment t
 from __future__ import annotations
 
 import argparse
+import importlib
+import io
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,9 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from seedvote.assembly import stored_data
+from seedvote.command import INTERRUPTED
 from seedvote.inference import load
 from seedvote.logits import split_logits
-
-ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 def arguments(doc: str | None) -> argparse.ArgumentParser:
@@ -48,14 +48,27 @@ def compared(checkpoints: Path, name: str, overrides: Sequence[str]) -> dict[str
 
 
 def command(module: str, overrides: Sequence[str]) -> None:
-    """Run one of seedvote's commands; status 1 (a member diverged) is an answer, too."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
-    done = subprocess.run(
-        [sys.executable, "-m", f"seedvote.{module}", *overrides],
-        env=environment, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    if done.returncode not in (0, 1):
-        raise RuntimeError(f"seedvote.{module} {' '.join(overrides)}: {done.stderr or done.stdout}")
+    """Run one of seedvote's commands in this process; status 1 (a member diverged) is an answer, too.
+
+    A process of its own would begin with importing torch and SciPy, which takes longer than a small run's training.
+
+    Raises:
+        RuntimeError: the command failed; with what it said.
+        KeyboardInterrupt: it was interrupted.
+    """
+    arguments, sys.argv = sys.argv, [f"seedvote.{module}", *overrides]
+    printed, errors = io.StringIO(), io.StringIO()
+    try:
+        with redirect_stdout(printed), redirect_stderr(errors):
+            importlib.import_module(f"seedvote.{module}").main()
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            raise KeyboardInterrupt from None
+        if end.code not in (0, 1):
+            said = errors.getvalue() or printed.getvalue()
+            raise RuntimeError(f"seedvote.{module} {' '.join(overrides)}: {said}") from None
+    finally:
+        sys.argv = arguments
 
 
 def test_answers(run: Path) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
