@@ -7,11 +7,14 @@ from pathlib import Path
 
 import hydra
 import pytest
+from conftest import ROOT
 from hydra.core.config_store import ConfigStore
 
 from seedvote.assembly import build_recipe
 from seedvote.config import CONF_DIR, checked, recipe_of, with_variants
+from seedvote.models.pieces import NORMS
 from seedvote.schemas import TrainConfig
+from seedvote.store import read_run
 from seedvote.targets import bound_target
 
 GROUPS = ("preprocess", "augment", "model", "init", "optimizer", "scheduler", "engine", "experiment")
@@ -66,6 +69,21 @@ def test_every_piece_of_a_recipe_trains_on_digits(piece, call, workplace):
     assert outcome.status == 0, outcome.err
     members = [json.loads(path.read_text()) for path in workplace.glob("checkpoints/*/seed-*/member.json")]
     assert [(member["engine"], len(member["history"])) for member in members] == [("fused", 2)] * 2
+
+
+NORMED = {
+    "mlp": ("model.hidden=[8,8]", [norm for norm in NORMS if norm != "instance"]),
+    "resnet": ("model.depth=8", NORMS),
+}
+
+
+@pytest.mark.parametrize(("model", "norm"), [(model, norm) for model in NORMED for norm in NORMED[model][1]])
+def test_every_norm_trains_on_digits(model, norm, call, workplace):
+    small = ("data.limit=32", "epochs=1", "batch_size=16", "n_seeds=2", NORMED[model][0], "engine=sequential")
+    outcome = call("train", *small, f"model={model}", f"model.norm={norm}", "run=it")
+    assert outcome.status == 0, outcome.err
+    assert read_run(Path("checkpoints/it")).record.recipe["model"]["norm"] == norm
+    assert f"| `{norm}` |" in (ROOT / "docs" / "recipes.md").read_text()
 
 
 def test_pieces_that_came_later_change_the_recipe_only_where_they_are_used():
