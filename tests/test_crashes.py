@@ -319,7 +319,7 @@ def test_a_group_that_does_not_fit_the_memory_is_halved(small_digits, tmp_path, 
     events = list(Fused(workers=1).train(seeds, recipe, small_digits, CPU, RunKeeper(run, FACTS, 1e9)))
     notes = [event.text for event in events if isinstance(event, Note)]
     assert (
-        notes[0] == "the stacked members of seeds 0, 1, 2, 3, 4, 5 do not fit the memory: going on with engine.width=3"
+        notes[1] == "the stacked members of seeds 0, 1, 2, 3, 4, 5 do not fit the memory: going on with engine.width=3"
     )
     assert sorted(event.seed for event in events if isinstance(event, TrainedMember)) == seeds
     assert not [event for event in events if isinstance(event, Failure)]

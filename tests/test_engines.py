@@ -15,7 +15,7 @@ import recipes as recipes_module
 from recipes import in_float64, quick_recipe
 from seedvote import augmentation, interruption, models, schedules
 from seedvote.engines import fused, group, threads
-from seedvote.engines.auto import STARTING_A_WORKER, Auto, estimates, seconds_a_step
+from seedvote.engines.auto import CROWDING, STARTING_A_WORKER, Auto, estimates, seconds_a_step
 from seedvote.engines.fused import Fused, groups
 from seedvote.engines.process import Process
 from seedvote.engines.sequential import Sequential
@@ -325,7 +325,8 @@ class Branching(torch.nn.Module):
 def test_a_network_that_cannot_be_stacked_is_named_and_trained_otherwise(model, words, small_digits):
     recipe = quick_recipe(small_digits, build_model=model, epochs=1)
     events = list(Fused(workers=1).train([1, 2], recipe, small_digits, CPU))
-    (note,) = [event.text for event in events if isinstance(event, Note)]
+    note, memory = [event.text for event in events if isinstance(event, Note)]
+    assert memory.startswith("memory ")
     assert note.startswith("engine=fused cannot train this network:")
     assert words in note
     assert note.endswith("engine=process is taken instead")
@@ -355,7 +356,7 @@ def test_auto_takes_the_quickest_of_what_it_has_timed(small_digits, monkeypatch)
     found = {choice.label: choice.seconds for choice in estimates(10, recipe, small_digits, CPU, exact=True)}
     assert found == {
         "sequential": pytest.approx(10 * 7000 * 0.01),
-        "process": pytest.approx(STARTING_A_WORKER + 5 * 7000 * 0.01),
+        "process": pytest.approx(STARTING_A_WORKER + 5 * 7000 * 0.01 * CROWDING),
         "fused": pytest.approx(7000 * 0.05),
         "fused in 2 threads": pytest.approx(7000 * 0.02),
     }
@@ -384,6 +385,45 @@ def test_auto_leaves_out_what_rounds_otherwise(small_digits, monkeypatch):
     found = functools.partial(estimates, 4, recipe, small_digits, CPU)
     assert {choice.label for choice in found(exact=False)} == {"sequential", "fused"}
     assert {choice.label for choice in found(exact=True)} == {"sequential"}
+
+
+def test_auto_trains_what_cannot_be_stacked_exactly_in_threads_of_its_own(small_digits, monkeypatch):
+    recipe = dataclasses.replace(recipes(small_digits)["resnet"], epochs=10**6)
+    monkeypatch.setattr("seedvote.engines.auto.worker_count", lambda device: 2)
+    monkeypatch.setattr("seedvote.engines.fused.rounds_alike", lambda recipe, data, count=2: count == 1)
+    choices = {choice.label: choice.engine for choice in estimates(4, recipe, small_digits, CPU, exact=True)}
+    assert choices.keys() == {"sequential", "process", "2 threads"}
+    assert choices["2 threads"] == Fused(width=1, workers=2)
+
+
+@pytest.mark.parametrize("name", ["lenet", "resnet", "torchvision"])
+def test_a_stack_of_one_is_the_plain_loop_where_that_is_said(name, small_digits, colour_images):
+    data = small_digits if name == "resnet" else colour_images
+    recipe = recipes(data)[name]
+    found = members(Fused(width=1, workers=2), [1, 2], recipe, data)
+    expected = members(Sequential(), [1, 2], recipe, data)
+    alike = all(same(found[seed].state, expected[seed].state) for seed in (1, 2))
+    assert alike == fused.rounds_alike(recipe, data, count=1)
+
+
+@pytest.mark.parametrize("name", ["lenet", "resnet"])
+def test_members_are_computed_for_nothing_only_where_widths_differ(name, small_digits, colour_images, monkeypatch):
+    data = small_digits if name == "resnet" else colour_images
+    recipe = recipes(data)[name]
+    agree = fused.widths_agree(recipe, data, 5)
+    assert fused.least_width(recipe, data, CPU, 5) == (2 if agree else 5)
+    assert fused.least_width(recipe, data, torch.device("meta"), 5) == 5
+    assert fused.least_width(recipes(data)["mlp"], data, CPU, 5) == 1
+    whole, seen = group.member_losses, []
+
+    def uneven(logits, *values, **more):
+        seen.append(len(logits))
+        return whole(logits, *values, **more) * (1 + 1e-6 * (len(logits) == 5))
+
+    monkeypatch.setattr(group, "member_losses", uneven)
+    assert not fused.widths_agree(recipe, data, 5)
+    assert fused.least_width(recipe, data, CPU, 5) == 5
+    assert 2 in seen and (5 in seen or not agree)
 
 
 def test_what_rounds_otherwise_is_found_out(small_digits, monkeypatch):
@@ -450,7 +490,7 @@ def working():
 
 def test_threads_pause_their_members_when_nobody_listens_any_more(small_digits):
     events = Fused(width=1, workers=2).train([1, 2, 3], quick_recipe(small_digits, epochs=200), small_digits, CPU)
-    next(events)
+    next(event for event in events if isinstance(event, Progress))
     assert sorted(working()) == [f"{threads.NAME}-0", f"{threads.NAME}-1"]
     events.close()
     assert not working()
@@ -477,7 +517,7 @@ def test_a_member_that_kills_its_worker_twice_is_given_up(small_digits):
 
 def test_workers_end_when_nobody_listens_any_more(small_digits):
     events = Process(workers=2).train([1, 2, 3], quick_recipe(small_digits, epochs=50), small_digits, CPU)
-    next(events)
+    next(event for event in events if isinstance(event, Progress))
     children = multiprocessing.active_children()
     assert len(children) == 2
     events.close()

@@ -17,7 +17,7 @@ import numpy as np
 
 VALIDATION = 0.1  # of what the data set offers as training data
 DIGITS_TEST = 0.5  # digits have no test split of their own
-EVALUATION_BATCH = 1000  # seedvote's, and so everybody's
+EVALUATION_BATCH = 256  # seedvote's, and so everybody's
 
 
 @dataclass(frozen=True)

@@ -29,9 +29,10 @@ from seedvote.seeding import Streams, restored_generators
 from seedvote.training import UNKEPT
 from seedvote.types import Data, Recipe, Split
 
-STARTING_A_WORKER = 4.0  # seconds on the two cores of docs/performance.md, mostly importing torch
+STARTING_A_WORKER = 5.0  # seconds on the two cores of docs/performance.md, mostly importing torch
+CROWDING = 1.2  # how much longer a step takes while another process is at work: 1.1 to 1.4, measured there
 NOT_WORTH_TIMING = 5.0  # seconds of training, of which timing would take more than it could save
-WARM_UP, TIMED = 2, 4  # steps
+WARM_UP, TIMED = 3, 7  # steps
 
 Epoch = Callable[[Data], Iterator[None]]  # takes the steps of an epoch of some data
 
@@ -47,7 +48,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Auto:
-    """Chooses between one after another, in processes, stacked, and stacked in threads or processes.
+    """Chooses between one after another, in processes or threads, stacked, and stacked in threads or processes.
 
     exact: take stacking only where it gives the plain loop's weights bit for bit, so that a member that is trained
     alone today and among others tomorrow is the same.
@@ -66,7 +67,7 @@ class Auto:
         workers = min(worker_count(device), len(seeds))
         if workers > 1 and len(kinds) > 1:
             # Members of one variant after those of another, or one beside the other.
-            beside = STARTING_A_WORKER + sum(choices[0].seconds for choices in found) / workers
+            beside = STARTING_A_WORKER + sum(choices[0].seconds for choices in found) / workers * CROWDING
             if beside < apart:
                 slower = f"one variant after the other {apart / beside:.1f} x as long"
                 yield Note(f"engine     process, about {beside:.0f} s ({slower})")
@@ -98,26 +99,33 @@ def estimates(members: int, recipe: Recipe, data: Data, device: torch.device, ex
     crowd = min(workers, members)
     if crowd > 1:
         rounds = -(-members // crowd)
-        choices.append(Choice(Process(), "process", STARTING_A_WORKER + rounds * alone))
-    if members > 1 and _may_stack(recipe, data, exact):
+        choices.append(Choice(Process(), "process", STARTING_A_WORKER + rounds * alone * CROWDING))
+    if members == 1 or fused.why_not_stackable(recipe, data) is not None:
+        return choices
+    in_threads = crowd > 1 and fused.default_spread(crowd, device) == "threads"
+    if not exact or fused.rounds_alike(recipe, data):
         if members * alone < NOT_WORTH_TIMING:
             return [Choice(fused.Fused(workers=1), "fused", members * alone)]
-        width = fused.default_width(recipe)
-        for count in sorted({1, crowd}):
-            tasks = fused.groups(range(members), width, count)
-            spread = fused.default_spread(count, device)
-            # Threads share caches and Python, so they are timed while all of them are at work.
-            beside = tasks[: count if spread == "threads" else 1]
-            epochs = [_stacked(task, width, recipe, data, device) for task in beside]
-            seconds = -(-len(tasks) // count) * steps * seconds_a_step(epochs, recipe, data)
-            seconds += STARTING_A_WORKER if count > 1 and spread == "processes" else 0.0
-            label = "fused" if count == 1 else f"fused in {count} {spread}"
-            choices.append(Choice(fused.Fused(workers=count), label, seconds))
+        width = None
+        plans = [(1, "fused")]
+        if crowd > 1:
+            plans.append((crowd, f"fused in {crowd} {'threads' if in_threads else 'processes'}"))
+    elif in_threads and members * alone >= NOT_WORTH_TIMING and fused.rounds_alike(recipe, data, count=1):
+        width = 1  # such a stack rounds as the plain loop does, and threads need not be started for seconds
+        plans = [(crowd, f"{crowd} threads")]
+    else:
+        return choices
+    widest = width or fused.default_width(recipe, data)
+    least = fused.least_width(recipe, data, device, widest)
+    for count, label in plans:
+        tasks = fused.groups(range(members), widest, count)
+        # Threads share caches and Python, so they are timed while all of them are at work.
+        beside = tasks[: count if in_threads else 1]
+        epochs = [_stacked(task, least, recipe, data, device) for task in beside]
+        seconds = -(-len(tasks) // count) * steps * seconds_a_step(epochs, recipe, data)
+        seconds += STARTING_A_WORKER if count > 1 and not in_threads else 0.0
+        choices.append(Choice(fused.Fused(width, count), label, seconds))
     return choices
-
-
-def _may_stack(recipe: Recipe, data: Data, exact: bool) -> bool:
-    return fused.why_not_stackable(recipe, data) is None and (not exact or fused.rounds_alike(recipe, data))
 
 
 def seconds_a_step(epochs: Sequence[Epoch], recipe: Recipe, data: Data) -> float:
@@ -157,8 +165,8 @@ def _alone(recipe: Recipe, device: torch.device) -> Epoch:
     return epoch
 
 
-def _stacked(task: Task, width: int, recipe: Recipe, data: Data, device: torch.device) -> Epoch:
-    group = standing_group(dict.fromkeys(task), recipe, data, device, width)
+def _stacked(task: Task, least: int, recipe: Recipe, data: Data, device: torch.device) -> Epoch:
+    group = standing_group(dict.fromkeys(task), recipe, data, device, least)
     # The steps that are timed are none of training's: some schedules refuse more steps than there are.
     group.optimizer.schedules = [Schedule(constant(own, 1), "step") for own in group.optimizer.optimizers]
 

@@ -15,9 +15,10 @@ from types import MappingProxyType
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from seedvote.data import evaluation_inputs
+from seedvote.engines.footprint import ALONE, footprint, memory_note
 from seedvote.engines.group import dropout_masks, side_by_side, train_together
 from seedvote.engines.keeping import Task, train_task
 from seedvote.engines.memory import is_out_of_memory, release_memory
@@ -34,9 +35,9 @@ from seedvote.seeding import Streams, restored_generators, seed_device
 from seedvote.training import UNKEPT, on_device, train_member
 from seedvote.types import Data, Recipe, Snapshot, Split, TrainedMember
 
-# The activations of many convolutional members no longer fit the cache; linear layers gain by more members for longer.
-LINEAR_WIDTH = 16
-CONVOLUTION_WIDTH = 4
+# More members than these are trained in several stacks; of convolutional ones fewer, whose activations leave the cache.
+WIDTH = 16
+CACHE = 2**24  # bytes of the largest activation of all members of a stack
 # More threads than these wait for one another: Python runs one at a time between operations.
 THREADS = 4
 SPREADS = ("threads", "processes")
@@ -48,9 +49,10 @@ NO_GRAPHS: Mapping[int, Graph] = MappingProxyType({})
 class Fused:
     """Trains groups of members as one network each, the groups spread over threads or processes.
 
-    width: the most members in a group; ``None`` for what was measured to be good for the kind of network. workers: how
-    many groups are trained at a time; ``None`` for one for each GPU or core. spread: ``threads``, or ``processes``,
-    which start later and do not wait for one another; ``None`` for threads where a few on the CPU will do.
+    width: the most members in a group; ``None`` for 16, and with convolutions for what keeps their activations in the
+    cache. workers: how many groups are trained at a time; ``None`` for one for each GPU or core. spread: ``threads``,
+    or ``processes``, which start later and do not wait for one another; ``None`` for threads where a few on the CPU
+    will do.
     """
 
     width: int | None = None
@@ -77,11 +79,14 @@ class Fused:
         kinds = recipe.alike(seeds)
         tasks: list[Task] = []
         others: list[int] = []
+        least: dict[int, int] = {}
         for kind in kinds:
             own = recipe.of(kind[0])
             reason = why_not_stackable(own, data)
             if reason is None:
-                tasks += groups(kind, self.width or default_width(own), math.ceil(workers / len(kinds)))
+                width = self.width or default_width(own, data)
+                tasks += groups(kind, width, math.ceil(workers / len(kinds)))
+                least |= dict.fromkeys(kind, least_width(own, data, device, width))
             else:
                 yield Note(f"engine=fused cannot train this network: {reason}; engine=process is taken instead")
                 others += kind
@@ -89,28 +94,44 @@ class Fused:
             yield from Process(self.workers).train(others, recipe, data, device, keeper)
         if not tasks or requested() is not None:
             return
-        trainer = functools.partial(train_group, width=self.width)
-        if workers == 1 or len(tasks) == 1:
+        trainer = functools.partial(train_group, least=least)
+        in_processes = workers > 1 < len(tasks) and (self.spread or default_spread(workers, device)) == "processes"
+        processes = min(workers, len(tasks)) if in_processes else 0
+        yield Note(memory_note(tasks, workers, recipe, data, processes, least))
+        if in_processes:
+            yield from train_in_processes(tasks, trainer, workers, recipe, data, device, keeper)
+        elif workers == 1 or len(tasks) == 1:
             data = on_device(data, device)
             for task in tasks:
                 if requested() is not None:
                     return
                 yield from train_task(trainer, task, recipe, data, device, keeper)
-        elif (self.spread or default_spread(workers, device)) == "threads":
+        else:
             trainer = functools.partial(trainer, graphs=_graphs(tasks, recipe))
             yield from train_in_threads(tasks, trainer, workers, recipe, on_device(data, device), device, keeper)
-        else:
-            yield from train_in_processes(tasks, trainer, workers, recipe, data, device, keeper)
 
 
-def default_width(recipe: Recipe) -> int:
-    """Return how many members of a recipe are best stacked."""
-    return CONVOLUTION_WIDTH if _has_convolutions(recipe) else LINEAR_WIDTH
+def default_width(recipe: Recipe, data: Data) -> int:
+    """Return how many members of a recipe are best stacked, at most."""
+    taken = footprint(recipe, data) if _has_convolutions(recipe) else None
+    return WIDTH if taken is None else min(WIDTH, max(1, CACHE // max(1, taken.largest)))
 
 
 def default_spread(workers: int, device: torch.device) -> str:
     """Return whether so many workers are best threads or processes; several GPUs have a process each."""
     return "threads" if device.type == "cpu" and workers <= THREADS else "processes"
+
+
+def least_width(recipe: Recipe, data: Data, device: torch.device, width: int) -> int:
+    """Return how many members are to be stacked at least, for each to come out the same whoever its company is.
+
+    Grouped convolutions and per-channel layers may round by how many channels there are in all. Where it shows that
+    they do not from two members on, a stack is as wide as it has members; else it is always as wide as can be, and some
+    are computed for nothing.
+    """
+    if not _has_convolutions(recipe):
+        return 1
+    return 2 if device.type == "cpu" and width > 2 and widths_agree(recipe, data, width) else width
 
 
 def _graphs(tasks: Sequence[Task], recipe: Recipe) -> dict[int, Graph]:
@@ -166,24 +187,41 @@ def why_not_stackable(recipe: Recipe, data: Data) -> str | None:
     return None
 
 
-def rounds_alike(recipe: Recipe, data: Data) -> bool:
-    """Say whether stacked members get the plain loop's weights to the last bit on this machine.
+def rounds_alike(recipe: Recipe, data: Data, count: int = 2) -> bool:
+    """Say whether so many stacked members get the plain loop's weights to the last bit on this machine."""
+    recipe, data = _shortened(recipe, data)
+    alone = {}
+    for seed in range(count):
+        *_, member = train_member(seed, recipe, data, CPU)
+        assert isinstance(member, TrainedMember)
+        alone[seed] = member.state
+    return _same(_trained(count, recipe, data), alone)
 
-    Found out by training two members for an epoch of a whole batch and the incomplete one that ends an epoch.
-    """
+
+def widths_agree(recipe: Recipe, data: Data, width: int) -> bool:
+    """Say whether members get the same weights to the last bit on this machine in a stack of two and in wider ones."""
+    recipe, data = _shortened(recipe, data)
+    two = _trained(2, recipe, data)
+    return all(_same(two, _trained(count, recipe, data)) for count in {3, width})
+
+
+def _shortened(recipe: Recipe, data: Data) -> tuple[Recipe, Data]:
+    """Return a training of one epoch, of a whole batch and the incomplete one that ends an epoch."""
     count = recipe.batch_size + len(data.train) % recipe.batch_size
     small = Split(data.train.inputs[:count].to(CPU), data.train.labels[:count].to(CPU))
-    data = dataclasses.replace(data, train=small, validation=small)
     recipe = dataclasses.replace(recipe, epochs=1, patience=None)
     if recipe.interval != "validation":  # else members have optimizers of their own, which belongs to what is tried
         recipe = dataclasses.replace(recipe, build_scheduler=constant, interval="step")
-    for event in train_group([0, 1], recipe, data, CPU, width=1):
-        if isinstance(event, TrainedMember):
-            *_, alone = train_member(event.seed, recipe, data, CPU)
-            assert isinstance(alone, TrainedMember)
-            if not all(torch.equal(event.state[name], tensor) for name, tensor in alone.state.items()):
-                return False
-    return True
+    return recipe, dataclasses.replace(data, train=small, validation=small)
+
+
+def _trained(count: int, recipe: Recipe, data: Data) -> dict[int, Mapping[str, Tensor]]:
+    events = train_group(range(count), recipe, data, CPU)
+    return {event.seed: event.state for event in events if isinstance(event, TrainedMember)}
+
+
+def _same(some: Mapping[int, Mapping[str, Tensor]], more: Mapping[int, Mapping[str, Tensor]]) -> bool:
+    return all(torch.equal(tensor, more[seed][name]) for seed, state in some.items() for name, tensor in state.items())
 
 
 def train_group(
@@ -192,17 +230,17 @@ def train_group(
     data: Data,
     device: torch.device,
     keeper: Keeper = UNKEPT,
-    width: int | None = None,
+    least: Mapping[int, int] = ALONE,
     graphs: Mapping[int, Graph] = NO_GRAPHS,
 ) -> Iterator[Event]:
     """Train the members of some seeds as one; a group that does not fit the memory is cut in halves.
 
-    seeds: of members that differ in nothing else. width: how many are stacked at least, where there are convolutions;
-    ``None`` for what is best for the kind of network. graphs: by seed, of networks that are not to be traced here.
+    seeds: of members that differ in nothing else. least: by seed, how many are stacked at least, if more than one.
+    graphs: by seed, of networks that are not to be traced here.
     """
     recipe = recipe.of(seeds[0])
     undone = list(seeds)
-    width = (width or CONVOLUTION_WIDTH) if _has_convolutions(recipe) else len(undone)
+    width = least.get(seeds[0], 1)
     try:
         for together in equally_far(seeds, keeper):
             graph = graphs.get(next(iter(together)))
@@ -218,12 +256,13 @@ def train_group(
             raise
     # Not inside `except`, where the traceback would still hold every tensor of the group.
     release_memory(device)
-    width = math.ceil(max(len(undone), width) / 2)
+    half = math.ceil(max(len(undone), width) / 2)
     yield Note(
-        f"the stacked members of seeds {listed(undone)} do not fit the memory: going on with engine.width={width}"
+        f"the stacked members of seeds {listed(undone)} do not fit the memory: going on with engine.width={half}"
     )
-    for half in groups(undone, width, 1):
-        yield from train_group(half, recipe, data, device, keeper, width, graphs)
+    least = dict.fromkeys(undone, min(width, half))
+    for group in groups(undone, half, 1):
+        yield from train_group(group, recipe, data, device, keeper, least, graphs)
         if requested() is not None:
             return
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from seedvote.course import Course, batches, copied_state, epoch_order, samples_an_epoch, steps_an_epoch
@@ -65,8 +65,8 @@ def train_together(
 ) -> Iterator[Progress | TrainedMember | Paused]:
     """Train members that are equally far, by seed; compare ``seedvote.training.train_member``.
 
-    width: how many members are stacked at least, where there are convolutions: the last seed has twins then. graph: of
-    their network; ``None`` to trace it. Nothing is drawn from torch's global generators, so threads may train groups.
+    width: how many members are stacked at least: the last seed has twins then. graph: of their network; ``None`` to
+    trace it. Nothing is drawn from torch's global generators, so threads may train groups.
     """
     group = standing_group(snapshots, recipe, data, device, width, graph)
     yield from ended(group, recipe)
@@ -112,7 +112,7 @@ def standing_group(
         if snapshot is not None:
             model.load_state_dict(snapshot.state)
             courses[place].resume(snapshot)
-    seeds = padded(list(models), models[courses[0].seed], width)
+    seeds = [*models, *[list(models)[-1]] * (width - len(models))]
     network = Stacked([models[seed].to(device) for seed in seeds], graph)
     loss_sums = torch.zeros(network.count, device=device)
     loss_sums[: len(courses)] = torch.stack([course.loss_sum for course in courses.values()])
@@ -128,17 +128,6 @@ def ended(group: Group, recipe: Recipe) -> Iterator[TrainedMember]:
     for place, course in list(group.courses.items()):
         if course.over(recipe.epochs):
             yield dataclasses.replace(group.courses.pop(place).member(), engine="fused")
-
-
-def padded(seeds: Sequence[int], model: nn.Module, width: int) -> list[int]:
-    """Repeat the last seed until a group of convolutional members is ``width`` wide.
-
-    Grouped convolutions and per-channel layers may round by how many channels there are in all; in groups that are
-    always equally wide a member comes out the same, however many there are.
-    """
-    if any(isinstance(module, nn.Conv2d) for module in model.modules()):
-        return [*seeds, *[seeds[-1]] * (width - len(seeds))]
-    return list(seeds)
 
 
 def train_epoch(group: Group, recipe: Recipe, data: Data) -> Iterator[None]:
@@ -210,7 +199,8 @@ def member_losses(logits: Tensor, labels: Tensor, label_smoothing: float) -> Ten
 def side_by_side(inputs: Sequence[Tensor]) -> Tensor:
     """Join the members' batches: images ``[B, G * channels, height, width]``, vectors ``[G, B, features]``."""
     if inputs[0].ndim == 4:
-        return torch.cat(list(inputs), dim=1).contiguous(memory_format=torch.channels_last)
+        # Not `contiguous`, which leaves a single channel as it is; layers then take it for channels-first.
+        return torch.cat(list(inputs), dim=1).to(memory_format=torch.channels_last)
     return torch.stack(list(inputs))
 
 

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 import torch
 
+from seedvote.engines.footprint import memory_note
 from seedvote.engines.sequential import train_one_by_one
 from seedvote.engines.workers import train_in_processes, worker_count
-from seedvote.events import Event, Keeper
+from seedvote.events import Event, Keeper, Note
 from seedvote.training import UNKEPT
 from seedvote.types import Data, Recipe
 
@@ -38,4 +39,5 @@ class Process:
         workers = self.workers or worker_count(device)
         trainer = functools.partial(train_one_by_one, engine=self.name)
         if tasks:
+            yield Note(memory_note(tasks, workers, recipe, data, processes=min(workers, len(tasks))))
             yield from train_in_processes(tasks, trainer, workers, recipe, data, device, keeper)

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 import torch
 
+from seedvote.engines.footprint import memory_note
 from seedvote.engines.keeping import Task, train_task
-from seedvote.events import Event, Keeper
+from seedvote.events import Event, Keeper, Note
 from seedvote.interruption import requested
 from seedvote.training import UNKEPT, on_device, train_member
 from seedvote.types import Data, Recipe, TrainedMember
@@ -25,6 +26,8 @@ class Sequential:
         self, seeds: Sequence[int], recipe: Recipe, data: Data, device: torch.device, keeper: Keeper = UNKEPT
     ) -> Iterator[Event]:
         """Train one member for each seed, in the order given."""
+        if seeds:
+            yield Note(memory_note([(seed,) for seed in seeds], 1, recipe, data))
         data = on_device(data, device)
         for seed in seeds:
             if requested() is not None:

@@ -91,6 +91,10 @@ class Stacked:
         self._parts: dict[str, list[nn.Parameter]] = {}
         self._modules = dict(models[0].named_modules())
         self._nodes = graph or traced(models[0])
+        # By operation, the values that nothing after it needs: kept, they would fill the memory in an evaluation.
+        self._used_up: dict[fx.Node, list[fx.Node]] = {}
+        for used, last in {used: node for node in self._nodes for used in node.all_input_nodes}.items():
+            self._used_up.setdefault(last, []).append(used)
         self._check()
 
     @property
@@ -144,6 +148,8 @@ class Stacked:
         values: dict[fx.Node, Any] = {}
         for node in self._nodes:
             arguments = fx.node.map_arg(node.args, values.__getitem__)
+            for used in self._used_up.get(node, ()):
+                del values[used]
             if node.op == "placeholder":
                 values[node] = _Value(inputs, images=inputs.ndim == 4)
             elif node.op == "call_module":
