@@ -18,6 +18,7 @@ from seedvote.variants import labels
 from seedvote.voting import Vote
 
 SAMPLE = "sample, not a result (data.limit is set)"
+MAPPED = "; read from disk as they are needed"
 
 
 class ProgressBars:

@@ -170,13 +170,13 @@ def _say_how_to_go_on(run: Run, seeds: list[int], paused: list[Paused]) -> None:
 
 def _introduce(run: Run, data: Data, seeds: list[int], device: str) -> None:
     from seedvote.errors import listed
-    from seedvote.report import SAMPLE, variant_lines
+    from seedvote.report import MAPPED, SAMPLE, variant_lines
 
     missing = run.missing(seeds)
     print(f"run        {run.path}{'   ' + SAMPLE if data.sample else ''}")
     print(
         f"data       {data.name}: {len(data.train)} train, {len(data.validation)} validation, "
-        f"{len(data.test)} test, {len(data.classes)} classes"
+        f"{len(data.test)} test, {len(data.classes)} classes{MAPPED if data.scratch else ''}"
     )
     if not missing:
         print(f"members    all {len(seeds)} are there already: nothing to train")

@@ -42,11 +42,14 @@ class Source:
 
     test: the official test split, or ``None`` where the data set has none and one is to be carved.
     classes: class names; label ``i`` is ``classes[i]``.
+    scratch: a directory for files as large as the samples, where those lie in files themselves; ``None`` where they are
+    in memory anyway.
     """
 
     train: Split
     test: Split | None
     classes: tuple[str, ...]
+    scratch: str | None = None
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,7 @@ class Data:
     fingerprint: hex digest of every input, label and class name of the three splits.
     sample: True where ``data.limit`` cut the splits down, so that results are no results.
     preprocessing: what follows normalisation and augmentation, if anything does.
+    scratch: where the files lie that samples are mapped from, if they would take too much memory.
     """
 
     name: str
@@ -91,6 +95,7 @@ class Data:
     fingerprint: str
     sample: bool = False
     preprocessing: Preprocessing | None = None
+    scratch: str | None = None
 
     @property
     def input_shape(self) -> tuple[int, ...]:

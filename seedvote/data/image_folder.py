@@ -61,13 +61,13 @@ def _source(root: str, size: int, channels: int, cache: str | None, workers: int
     store = _cache_directory(cache)
     if not _has_official_splits(top):
         classes = _class_names(top)
-        return Source(_split(top, classes, size, channels, store, workers), None, classes)
+        return Source(_split(top, classes, size, channels, store, workers), None, classes, str(store))
     classes = _class_names(top / "train")
     train = _split(top / "train", classes, size, channels, store, workers)
     if not (top / "test").is_dir():
-        return Source(train, None, classes)
+        return Source(train, None, classes, str(store))
     _refuse_new_classes(_class_names(top / "test"), classes, top)
-    return Source(train, _split(top / "test", classes, size, channels, store, workers), classes)
+    return Source(train, _split(top / "test", classes, size, channels, store, workers), classes, str(store))
 
 
 def _has_official_splits(top: Path) -> bool:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from seedvote.data.checks import checked, chunks, refuse_empty_class
 from seedvote.data.normalization import measured, normalized, unmeasured
+from seedvote.data.on_disk import mapped, too_large
 from seedvote.types import Data, Source, Split
 
 __all__ = ["normalized", "prepare"]
@@ -33,7 +34,8 @@ def prepare(
     validation, test: fractions of the whole that the source offers as training data; ``test`` is used only
     where ``source.test`` is ``None``. Splits are stratified by label and follow ``split_seed`` alone; the
     test split does not depend on ``validation``. limit: at most so many samples of each split, to try things
-    out. Mean and standard deviation come from the (limited) training split alone.
+    out. Mean and standard deviation come from the (limited) training split alone. A split that takes more than
+    a quarter of the memory is mapped from a file in ``source.scratch``, if there is one.
 
     Raises ``ValueError`` for data that cannot be trained on (see ``checks.checked``), fractions outside 0..1
     or too large together, and classes with too few samples to be in every split.
@@ -47,14 +49,16 @@ def prepare(
     if test_split is None:
         assert test is not None
         rest, taken = _carve(rest, labels, "test", test, split_seed, classes)
-        test_split = _take(source.train, _limited(taken, labels, limit, split_seed))
+        test_split = _take(source.train, _limited(taken, labels, limit, split_seed), source.scratch)
     elif limit is not None:
         everything = np.arange(len(test_split), dtype=np.int64)
-        test_split = _take(test_split, _limited(everything, test_split.labels.numpy(), limit, split_seed))
+        chosen = _limited(everything, test_split.labels.numpy(), limit, split_seed)
+        test_split = _take(test_split, chosen, source.scratch)
     rest, taken = _carve(rest, labels, "validation", validation, split_seed, classes)
     refuse_empty_class(source.train.labels[torch.from_numpy(rest)], classes, "the training split")
-    validation_split = _take(source.train, _limited(taken, labels, limit, split_seed))
-    train_split = _take(source.train, _limited(rest, labels, limit, split_seed))
+    validation_split = _take(source.train, _limited(taken, labels, limit, split_seed), source.scratch)
+    train_split = _take(source.train, _limited(rest, labels, limit, split_seed), source.scratch)
+    is_mapped = too_large(train_split.inputs, len(train_split))
     return Data(
         name=name,
         train=train_split,
@@ -64,6 +68,7 @@ def prepare(
         normalization=measured(train_split.inputs) if normalize else unmeasured(train_split.inputs),
         fingerprint=_fingerprint(classes, (train_split, validation_split, test_split)),
         sample=limit is not None,
+        scratch=source.scratch if is_mapped else None,
     )
 
 
@@ -138,9 +143,12 @@ def _divided(
     return np.sort(rest), np.sort(taken)
 
 
-def _take(split: Split, positions: Positions) -> Split:
+def _take(split: Split, positions: Positions, scratch: str | None) -> Split:
     index = torch.from_numpy(positions)
-    return Split(split.inputs.index_select(0, index), split.labels.index_select(0, index))
+    labels = split.labels.index_select(0, index)
+    if scratch is not None and too_large(split.inputs, len(index)):
+        return Split(mapped(split.inputs, index, scratch), labels)
+    return Split(split.inputs.index_select(0, index), labels)
 
 
 def _fingerprint(classes: tuple[str, ...], splits: tuple[Split, Split, Split]) -> str:

@@ -122,7 +122,9 @@ def memory_note(
 
 
 def data_bytes(data: Data) -> int:
-    """Return how many bytes the samples and labels of a data set take."""
+    """Return how many bytes the samples and labels of a data set take in memory."""
+    if data.scratch is not None:
+        return 0
     return sum(split.inputs.nbytes + split.labels.nbytes for split in (data.train, data.validation, data.test))
 
 

@@ -234,7 +234,7 @@ class _DataFiles:
 def _mapped_files(data: Data) -> Iterator[_DataFiles]:
     nothing = Split(data.test.inputs[:0].clone(), data.test.labels[:0].clone())
     # When the members are trained, a file that cannot be removed is no reason to fail.
-    with tempfile.TemporaryDirectory(prefix="seedvote-", ignore_cleanup_errors=True) as directory:
+    with tempfile.TemporaryDirectory(prefix="seedvote-", dir=data.scratch, ignore_cleanup_errors=True) as directory:
         for name, split in (("train", data.train), ("validation", data.validation)):
             for part, tensor in (("inputs", split.inputs), ("labels", split.labels)):
                 path = Path(directory) / f"{name}-{part}.npy"
