@@ -62,10 +62,10 @@ def footprint(recipe: Recipe, data: Data) -> Footprint | None:
         held[id(storage)] = storage
         return tensor
 
-    dtype = next(model.parameters()).dtype
-    inputs = torch.empty(recipe.batch_size, *data.network_shape, dtype=dtype, device=META)
     labels = torch.empty(recipe.batch_size, dtype=torch.int64, device=META)
     try:
+        dtype = next(model.parameters()).dtype
+        inputs = torch.empty(recipe.batch_size, *data.network_shape, dtype=dtype, device=META)
         model = model.to(META).train()
         own = {id(tensor.untyped_storage()) for tensor in model.state_dict(keep_vars=True).values()}
         with saved_tensors_hooks(hold, lambda tensor: tensor):
@@ -102,11 +102,12 @@ def memory_note(
     tasks: the seeds that are trained together, so many tasks ``at_a_time``. processes: started for them. least: by
     seed, how many members are computed at least where it trains.
     """
-    known = {kind[0]: footprint(recipe.of(kind[0]), data) for kind in recipe.alike([task[0] for task in tasks])}
-    first = {seed: kind[0] for kind in recipe.alike([task[0] for task in tasks]) for seed in kind}
+    footprints: dict[int, Footprint | None] = {}
+    for kind in recipe.alike([task[0] for task in tasks]):
+        footprints |= dict.fromkeys(kind, footprint(recipe.of(kind[0]), data))
     needs = []
     for task in tasks:
-        own = known[first[task[0]]]
+        own = footprints[task[0]]
         if own is None:
             return "memory     not known: the network or the optimizer cannot be asked without being run"
         needs.append(own.total * max(len(task), least.get(task[0], 1)))
