@@ -203,7 +203,8 @@ def test_a_damaged_state_is_set_aside_and_the_member_begins_anew(small_digits, t
         read_snapshot(state, 0, run.record.recipe_hash)
     stop_at(0)
     events = list(Sequential().train(SEEDS, recipe, small_digits, CPU, RunKeeper(run, FACTS, 1e9)))
-    (note,) = [event.text for event in events if isinstance(event, Note)]
+    memory, note = [event.text for event in events if isinstance(event, Note)]
+    assert memory.startswith("memory ")
     assert note.startswith("seed 0 starts from its first epoch: ")
     assert note.endswith("the file is kept as state.safetensors.damaged-1")
     assert [run.weights_path(seed).read_bytes() for seed in SEEDS] == whole[0]

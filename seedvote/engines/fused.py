@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -43,6 +43,8 @@ THREADS = 4
 SPREADS = ("threads", "processes")
 CPU = torch.device("cpu")
 NO_GRAPHS: Mapping[int, Graph] = MappingProxyType({})
+
+States = Mapping[int, Mapping[str, Tensor]]  # weights and buffers by name, by seed
 
 
 @dataclass(frozen=True)
@@ -190,19 +192,15 @@ def why_not_stackable(recipe: Recipe, data: Data) -> str | None:
 def rounds_alike(recipe: Recipe, data: Data, count: int = 2) -> bool:
     """Say whether so many stacked members get the plain loop's weights to the last bit on this machine."""
     recipe, data = _shortened(recipe, data)
-    alone = {}
-    for seed in range(count):
-        *_, member = train_member(seed, recipe, data, CPU)
-        assert isinstance(member, TrainedMember)
-        alone[seed] = member.state
-    return _same(_trained(count, recipe, data), alone)
+    alone = _states(event for seed in range(count) for event in train_member(seed, recipe, data, CPU))
+    return _same(range(count), alone, _stacked(count, recipe, data))
 
 
 def widths_agree(recipe: Recipe, data: Data, width: int) -> bool:
     """Say whether members get the same weights to the last bit on this machine in a stack of two and in wider ones."""
     recipe, data = _shortened(recipe, data)
-    two = _trained(2, recipe, data)
-    return all(_same(two, _trained(count, recipe, data)) for count in {3, width})
+    two = _stacked(2, recipe, data)
+    return all(_same(range(2), two, _stacked(count, recipe, data)) for count in {3, width})
 
 
 def _shortened(recipe: Recipe, data: Data) -> tuple[Recipe, Data]:
@@ -215,13 +213,22 @@ def _shortened(recipe: Recipe, data: Data) -> tuple[Recipe, Data]:
     return recipe, dataclasses.replace(data, train=small, validation=small)
 
 
-def _trained(count: int, recipe: Recipe, data: Data) -> dict[int, Mapping[str, Tensor]]:
-    events = train_group(range(count), recipe, data, CPU)
+def _stacked(count: int, recipe: Recipe, data: Data) -> States:
+    return _states(train_group(range(count), recipe, data, CPU))
+
+
+def _states(events: Iterable[Event]) -> States:
     return {event.seed: event.state for event in events if isinstance(event, TrainedMember)}
 
 
-def _same(some: Mapping[int, Mapping[str, Tensor]], more: Mapping[int, Mapping[str, Tensor]]) -> bool:
-    return all(torch.equal(tensor, more[seed][name]) for seed, state in some.items() for name, tensor in state.items())
+def _same(seeds: Sequence[int], some: States, others: States) -> bool:
+    """Say whether members have the same weights; they have not where a wish to stop came before they had any."""
+    return all(
+        seed in some
+        and seed in others
+        and all(torch.equal(tensor, others[seed][name]) for name, tensor in some[seed].items())
+        for seed in seeds
+    )
 
 
 def train_group(
