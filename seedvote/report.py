@@ -18,7 +18,6 @@ from seedvote.variants import labels
 from seedvote.voting import Vote
 
 SAMPLE = "sample, not a result (data.limit is set)"
-MAPPED = "; read from disk as they are needed"
 
 
 class ProgressBars:

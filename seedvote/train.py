@@ -170,13 +170,14 @@ def _say_how_to_go_on(run: Run, seeds: list[int], paused: list[Paused]) -> None:
 
 def _introduce(run: Run, data: Data, seeds: list[int], device: str) -> None:
     from seedvote.errors import listed
-    from seedvote.report import MAPPED, SAMPLE, variant_lines
+    from seedvote.report import SAMPLE, variant_lines
 
     missing = run.missing(seeds)
     print(f"run        {run.path}{'   ' + SAMPLE if data.sample else ''}")
+    place = "; read from disk as they are needed" if data.scratch else ""
     print(
         f"data       {data.name}: {len(data.train)} train, {len(data.validation)} validation, "
-        f"{len(data.test)} test, {len(data.classes)} classes{MAPPED if data.scratch else ''}"
+        f"{len(data.test)} test, {len(data.classes)} classes{place}"
     )
     if not missing:
         print(f"members    all {len(seeds)} are there already: nothing to train")

@@ -28,7 +28,7 @@ from seedvote.regularization import limit_norms, shape_gradients
 from seedvote.seeding import Streams, restored_generators, seed_device
 from seedvote.types import Data, Recipe, Snapshot, Split, TrainedMember
 
-EVALUATION_BATCH = 256  # samples; more of them take more memory and no less time
+EVALUATION_BATCH = 256  # samples; more of them take more memory, and more time where activations leave the cache
 
 
 class Unkept:

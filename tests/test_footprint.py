@@ -18,6 +18,8 @@ from seedvote import models
 from seedvote.engines import footprint as module
 from seedvote.engines.footprint import data_bytes, footprint, memory_note
 from seedvote.engines.fused import CACHE, Fused, default_width
+from seedvote.engines.process import Process
+from seedvote.engines.sequential import Sequential
 from seedvote.events import Note
 
 CPU = torch.device("cpu")
@@ -152,9 +154,9 @@ def test_too_little_memory_is_told_with_what_to_do(small_digits, monkeypatch):
     assert note.endswith("more than the 1 MiB that there are: lower batch_size, engine.workers or engine.width")
 
 
-def test_every_engine_says_it_before_it_trains(small_digits):
-    events = Fused(workers=1).train([1, 2], quick_recipe(small_digits, epochs=1), small_digits, CPU)
-    first = next(events)
+@pytest.mark.parametrize("engine", [Sequential(), Process(workers=1), Fused(workers=1)], ids=lambda one: one.name)
+def test_every_engine_says_it_before_it_trains(engine, small_digits):
+    first = next(engine.train([1, 2], quick_recipe(small_digits, epochs=1), small_digits, CPU))
     assert isinstance(first, Note) and first.text.startswith("memory     about ")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator
@@ -34,7 +35,7 @@ def checked(source: Source) -> Source:
     train = _checked_split(source.train, "train", source.classes)
     refuse_empty_class(train.labels, source.classes, "the training data")
     if source.test is None:
-        return Source(train, None, source.classes, source.scratch)
+        return dataclasses.replace(source, train=train)
     test = _checked_split(source.test, "test", source.classes)
     if test.inputs.shape[1:] != train.inputs.shape[1:]:
         raise ValueError(
@@ -46,7 +47,7 @@ def checked(source: Source) -> Source:
             f"test inputs are {_dtype_name(test.inputs)} but training inputs are "
             f"{_dtype_name(train.inputs)}: store both splits with the same dtype and range of values."
         )
-    return Source(train, test, source.classes, source.scratch)
+    return dataclasses.replace(source, train=train, test=test)
 
 
 def refuse_empty_class(labels: Tensor, classes: tuple[str, ...], where: str) -> None:

@@ -58,7 +58,6 @@ def prepare(
     refuse_empty_class(source.train.labels[torch.from_numpy(rest)], classes, "the training split")
     validation_split = _take(source.train, _limited(taken, labels, limit, split_seed), source.scratch)
     train_split = _take(source.train, _limited(rest, labels, limit, split_seed), source.scratch)
-    is_mapped = too_large(train_split.inputs, len(train_split))
     return Data(
         name=name,
         train=train_split,
@@ -68,7 +67,7 @@ def prepare(
         normalization=measured(train_split.inputs) if normalize else unmeasured(train_split.inputs),
         fingerprint=_fingerprint(classes, (train_split, validation_split, test_split)),
         sample=limit is not None,
-        scratch=source.scratch if is_mapped else None,
+        scratch=source.scratch if too_large(train_split.inputs, len(train_split)) else None,
     )
 
 

@@ -97,12 +97,12 @@ class Fused:
         if not tasks or requested() is not None:
             return
         trainer = functools.partial(train_group, least=least)
-        in_processes = workers > 1 < len(tasks) and (self.spread or default_spread(workers, device)) == "processes"
-        processes = min(workers, len(tasks)) if in_processes else 0
-        yield Note(memory_note(tasks, workers, recipe, data, processes, least))
+        at_a_time = min(workers, len(tasks))
+        in_processes = at_a_time > 1 and (self.spread or default_spread(workers, device)) == "processes"
+        yield Note(memory_note(tasks, at_a_time, recipe, data, at_a_time if in_processes else 0, least))
         if in_processes:
             yield from train_in_processes(tasks, trainer, workers, recipe, data, device, keeper)
-        elif workers == 1 or len(tasks) == 1:
+        elif at_a_time == 1:
             data = on_device(data, device)
             for task in tasks:
                 if requested() is not None:
