@@ -107,7 +107,7 @@ def test_no_room_is_told_with_what_to_do(place, tmp_path, little_memory, monkeyp
     if place == "full":
         if not Path("/dev/full").exists():
             pytest.skip("no /dev/full")
-        monkeypatch.setattr(on_disk.tempfile, "TemporaryFile", lambda **_: Path("/dev/full").open("wb"))
+        monkeypatch.setattr(on_disk.tempfile, "TemporaryFile", lambda **_: Path("/dev/full").open("wb"))  # noqa: SIM115
     with pytest.raises(ValueError, match=r"^the samples take too much of the memory[^\n]* 1 MiB of room\.$"):
         prepared(source(str(tmp_path / "absent")))
 
