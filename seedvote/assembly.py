@@ -128,10 +128,11 @@ def build_recipe(recipe: Mapping[str, Any], data: Data) -> Recipe:
 
 
 def _build_variant(recipe: Mapping[str, Any], data: Data) -> Recipe:
+    augment = bound_target(recipe["augment"], "augment")
     built = Recipe(
         build_model=model_builder(recipe["model"], data.network_shape, len(data.classes)),
         initialize=initializer(recipe["init"], functools.partial(_training_inputs, data, recipe["split_seed"])),
-        augment=bound_target(recipe["augment"], "augment"),
+        augment=augment,
         build_optimizer=in_one_pass(bound_target(recipe["optimizer"], "optimizer")),
         build_scheduler=scheduler_builder(recipe["scheduler"]),
         epochs=recipe["epochs"],
@@ -150,7 +151,8 @@ def _build_variant(recipe: Mapping[str, Any], data: Data) -> Recipe:
         bootstrap=recipe["data"].get("bootstrap", NEUTRAL_DATA["bootstrap"]),
     )
     _try_out(built, data)
-    return built
+    # Hydra looks at what it has bound at each call, which takes longer than some training steps: once will do.
+    return dataclasses.replace(built, augment=functools.partial(augment.func, *augment.args, **augment.keywords))
 
 
 def build_engine(spec: Mapping[str, Any]) -> Engine:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from conftest import ROOT
 from hydra.core.config_store import ConfigStore
 
 from seedvote.assembly import build_recipe
+from seedvote.augmentation import images
 from seedvote.config import CONF_DIR, checked, recipe_of, with_variants
 from seedvote.models.pieces import NORMS
 from seedvote.schemas import TrainConfig
@@ -43,6 +45,12 @@ def test_bootstrap_samples_change_the_hash_of_no_other_recipe():
 def test_bootstrap_samples_reach_the_recipe(small_digits):
     assert build_recipe(recipe_of(composed("data.bootstrap=true")), small_digits).bootstrap
     assert not build_recipe(recipe_of(composed()), small_digits).bootstrap
+
+
+def test_augmentation_is_called_without_hydra_at_every_step(colour_images):
+    augment = build_recipe(recipe_of(composed("augment=crop_flip")), colour_images).augment
+    assert type(augment) is functools.partial and augment.func is images
+    assert augment.keywords == bound_target(recipe_of(composed("augment=crop_flip"))["augment"], "augment").keywords
 
 
 def test_there_are_choices():

@@ -214,12 +214,13 @@ def dropout_masks(numbers: Sequence[int], device: torch.device) -> Callable[[Ten
 
     def draw(like: Tensor, probability: float) -> Tensor:
         kept = 1 - probability
-        if like.ndim == 4:
-            alone = torch.empty_like(like[:, : like.shape[1] // len(generators)])
-            alone = alone.contiguous(memory_format=torch.channels_last)
-        else:
-            alone = torch.empty_like(like[0])
-        masks = [torch.empty_like(alone).bernoulli_(kept, generator=own) for own in generators]
-        return side_by_side(masks).div_(kept)
+        if like.ndim == 3:
+            masks = torch.empty_like(like, memory_format=torch.contiguous_format)
+            for part, own in zip(masks, generators, strict=True):
+                part.bernoulli_(kept, generator=own)
+            return masks.div_(kept)
+        alone = torch.empty_like(like[:, : like.shape[1] // len(generators)])
+        alone = alone.contiguous(memory_format=torch.channels_last)
+        return side_by_side([torch.empty_like(alone).bernoulli_(kept, generator=own) for own in generators]).div_(kept)
 
     return draw
