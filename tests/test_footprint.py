@@ -164,6 +164,7 @@ def test_every_engine_says_it_before_it_trains(engine, small_digits):
 def test_convolutional_members_are_stacked_as_far_as_the_cache_goes(batch, colour_images):
     build = functools.partial(models.resnet, (3, 32, 32), 4, depth=8)
     recipe = quick_recipe(colour_images, build_model=build, batch_size=batch)
-    assert default_width(recipe, colour_images) == min(16, CACHE // (batch * 16 * 32 * 32 * 4))
+    assert default_width(recipe, colour_images, CPU) == min(16, CACHE // (batch * 16 * 32 * 32 * 4))
+    assert default_width(recipe, colour_images, torch.device("cuda")) == 16
     recipe = quick_recipe(colour_images, build_model=functools.partial(models.mlp, (3, 32, 32), 4), batch_size=batch)
-    assert default_width(recipe, colour_images) == 16
+    assert default_width(recipe, colour_images, CPU) == 16

@@ -115,7 +115,7 @@ def estimates(members: int, recipe: Recipe, data: Data, device: torch.device, ex
         plans = [(crowd, f"{crowd} threads")]
     else:
         return choices
-    widest = width or fused.default_width(recipe, data)
+    widest = width or fused.default_width(recipe, data, device)
     least = fused.least_width(recipe, data, device, widest)
     for count, label in plans:
         tasks = fused.groups(range(members), widest, count)

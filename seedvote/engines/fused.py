@@ -35,9 +35,10 @@ from seedvote.seeding import Streams, restored_generators, seed_device
 from seedvote.training import UNKEPT, on_device, train_member
 from seedvote.types import Data, Recipe, Snapshot, Split, TrainedMember
 
-# More members than these are trained in several stacks; of convolutional ones fewer, whose activations leave the cache.
+# More members than these are trained in several stacks; of convolutional ones on a CPU fewer, whose activations leave
+# its cache.
 WIDTH = 16
-CACHE = 2**24  # bytes of the largest activation of all members of a stack
+CACHE = 12 * 2**20  # bytes of the largest activation of all members of a stack; docs/performance.md has measurements
 # More threads than these wait for one another: Python runs one at a time between operations.
 THREADS = 4
 SPREADS = ("threads", "processes")
@@ -51,10 +52,10 @@ States = Mapping[int, Mapping[str, Tensor]]  # weights and buffers by name, by s
 class Fused:
     """Trains groups of members as one network each, the groups spread over threads or processes.
 
-    width: the most members in a group; ``None`` for 16, and with convolutions for what keeps their activations in the
-    cache. workers: how many groups are trained at a time; ``None`` for one for each GPU or core. spread: ``threads``,
-    or ``processes``, which start later and do not wait for one another; ``None`` for threads where a few on the CPU
-    will do.
+    width: the most members in a group; ``None`` for 16, and with convolutions on a CPU for what keeps their activations
+    in the cache. workers: how many groups are trained at a time; ``None`` for one for each GPU or core. spread:
+    ``threads``, or ``processes``, which start later and do not wait for one another; ``None`` for threads where a few
+    on the CPU will do.
     """
 
     width: int | None = None
@@ -86,7 +87,7 @@ class Fused:
             own = recipe.of(kind[0])
             reason = why_not_stackable(own, data)
             if reason is None:
-                width = self.width or default_width(own, data)
+                width = self.width or default_width(own, data, device)
                 tasks += groups(kind, width, math.ceil(workers / len(kinds)))
                 least |= dict.fromkeys(kind, least_width(own, data, device, width))
             else:
@@ -113,9 +114,9 @@ class Fused:
             yield from train_in_threads(tasks, trainer, workers, recipe, on_device(data, device), device, keeper)
 
 
-def default_width(recipe: Recipe, data: Data) -> int:
+def default_width(recipe: Recipe, data: Data, device: torch.device) -> int:
     """Return how many members of a recipe are best stacked, at most."""
-    taken = footprint(recipe, data) if _has_convolutions(recipe) else None
+    taken = footprint(recipe, data) if device.type == "cpu" and _has_convolutions(recipe) else None
     return WIDTH if taken is None else min(WIDTH, max(1, CACHE // max(1, taken.largest)))
 
 
