@@ -15,7 +15,7 @@ import recipes as recipes_module
 from recipes import in_float64, quick_recipe
 from seedvote import augmentation, interruption, models, schedules
 from seedvote.engines import fused, group, threads
-from seedvote.engines.auto import CROWDING, STARTING_A_WORKER, Auto, estimates, seconds_a_step
+from seedvote.engines.auto import CROWDING, FEWEST, STARTING_A_WORKER, TIMED, WARM_UP, Auto, estimates, seconds_a_step
 from seedvote.engines.fused import Fused, groups
 from seedvote.engines.process import Process
 from seedvote.engines.sequential import Sequential
@@ -376,6 +376,34 @@ def test_groups_are_timed_while_all_of_them_are_at_work(small_digits):
 
     found = seconds_a_step([epoch, epoch], quick_recipe(small_digits), small_digits)
     assert 0.01 <= found < 1
+
+
+def test_fewer_of_slow_steps_are_timed(small_digits, monkeypatch):
+    taken = []
+
+    def epoch(batch):
+        taken.append(len(taken))
+        time.sleep(0.001)
+        yield
+
+    quick = seconds_a_step([epoch], quick_recipe(small_digits), small_digits)
+    assert len(taken) == WARM_UP + TIMED and quick < 0.25
+    monkeypatch.setattr("seedvote.engines.auto.ENOUGH", 0.001)
+    taken.clear()
+    assert seconds_a_step([epoch], quick_recipe(small_digits), small_digits) >= 0.001
+    assert len(taken) == FEWEST
+
+
+def test_auto_tries_nothing_that_takes_a_twentieth_of_the_training(small_digits, monkeypatch):
+    monkeypatch.setattr("seedvote.engines.auto.worker_count", lambda device: 2)
+    monkeypatch.setattr("seedvote.engines.auto.seconds_a_step", lambda *_: 1.0)
+    tried = []
+    monkeypatch.setattr("seedvote.engines.fused.rounds_alike", lambda *_, **__: bool(tried.append(1)))
+    for epochs, count in ((19, 0), (21, 2)):  # of 7 steps; 14 steps of trying are a twentieth of 2 x 20 x 7
+        recipe = quick_recipe(small_digits, epochs=epochs)
+        found = {choice.label for choice in estimates(2, recipe, small_digits, CPU, exact=True)}
+        assert found == {"sequential", "process"}
+        assert len(tried) == count
 
 
 def test_auto_leaves_out_what_rounds_otherwise(small_digits, monkeypatch):

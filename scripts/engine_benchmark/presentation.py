@@ -18,6 +18,7 @@ HEADER = (
     "contestant", "n", "seconds", "times as quick as the plain loop", "first step, s", "compiling, s",
     "ms a member's step", "GFLOP/s", "of peak: one core, all", "memory, MiB", "loss", "accuracy, %",
 )  # fmt: skip
+MARGIN = 1.4  # how much wider than from the fewest to the most members a figure is at each end
 LINES = dict(zip(CONTESTANTS, (
     (GREY, "o", "-"), (GREY, "s", "--"), (BLUE, "v", ":"), (BLUE, "^", "--"), (ORANGE, "D", "-"), (ORANGE, "*", ":"),
     (GREEN, "P", "-"), (GREEN, "X", "--"), (PURPLE, "h", "-"),
@@ -120,6 +121,10 @@ def figure(records: Sequence[Record]) -> Figure:
         axes[0, column].axhline(1, color=GREY, linewidth=0.5)
         axes[1, column].set(xlabel="members", xscale="log", xticks=counts, xticklabels=counts)
         axes[1, column].minorticks_off()
+    everywhere = sorted({record["key"]["members"] for record in of_kind(records, "training")})
+    axes[0, 0].set_xlim(everywhere[0] / MARGIN, everywhere[-1] * MARGIN)  # all share it
+    for place in axes.flat:
+        place.set_ylim(0, 1.05 * place.get_ylim()[1])
     axes[0, 0].set_ylabel("times as quick as the plain loop")
     axes[1, 0].set_ylabel("memory at its peak, GiB")
     lines = {line.get_label(): line for place in axes.flat for line in place.containers}
@@ -135,9 +140,10 @@ def _line(axes: Any, contestant: str, values: dict[int, list[float]]) -> None:
     pairs = list(zip(found.values(), middles, strict=True))
     reach = [[middle - min(numbers) for numbers, middle in pairs], [max(numbers) - middle for numbers, middle in pairs]]
     colour, marker, style = LINES[contestant]
+    aside = 1.03 ** (list(CONTESTANTS).index(contestant) - len(CONTESTANTS) / 2)  # not one on top of the other
     axes.errorbar(
-        list(found), middles, reach, color=colour, marker=marker, linestyle=style, label=contestant,
-        linewidth=1.2, markersize=5, capsize=2,
+        [count * aside for count in found], middles, reach, color=colour, marker=marker, linestyle=style,
+        label=contestant, linewidth=1.2, markersize=5, capsize=2,
     )  # fmt: skip
 
 

@@ -32,7 +32,10 @@ from seedvote.types import Data, Recipe, Split
 STARTING_A_WORKER = 5.0  # seconds on the two cores of docs/performance.md, mostly importing torch
 CROWDING = 1.2  # how much longer a step takes while another process is at work: 1.1 to 1.4, measured there
 NOT_WORTH_TIMING = 5.0  # seconds of training, of which timing would take more than it could save
+SHARE = 0.05  # of the expected training time that may be spent on choosing
 WARM_UP, TIMED = 3, 7  # steps
+FEWEST, ENOUGH = 3, 0.15  # steps, and seconds after which no more are timed
+TRIED = 8  # steps, about, that a member takes to see whether stacks round alike
 
 Epoch = Callable[[Data], Iterator[None]]  # takes the steps of an epoch of some data
 
@@ -102,20 +105,23 @@ def estimates(members: int, recipe: Recipe, data: Data, device: torch.device, ex
         choices.append(Choice(Process(), "process", STARTING_A_WORKER + rounds * alone * CROWDING))
     if members == 1 or fused.why_not_stackable(recipe, data) is not None:
         return choices
+    worth_timing = members * alone >= NOT_WORTH_TIMING
+    if worth_timing and TRIED + FEWEST * crowd > SHARE * members * steps:
+        return choices
+    widest = fused.default_width(recipe, data, device)
     in_threads = crowd > 1 and fused.default_spread(crowd, device) == "threads"
-    if not exact or fused.rounds_alike(recipe, data):
-        if members * alone < NOT_WORTH_TIMING:
+    width = None
+    if not exact or (widest > 1 and fused.rounds_alike(recipe, data)):
+        if not worth_timing:
             return [Choice(fused.Fused(workers=1), "fused", members * alone)]
-        width = None
         plans = [(1, "fused")]
         if crowd > 1:
             plans.append((crowd, f"fused in {crowd} {'threads' if in_threads else 'processes'}"))
-    elif in_threads and members * alone >= NOT_WORTH_TIMING and fused.rounds_alike(recipe, data, count=1):
-        width = 1  # such a stack rounds as the plain loop does, and threads need not be started for seconds
+    elif in_threads and worth_timing and fused.rounds_alike(recipe, data, count=1):
+        width = widest = 1  # such a stack rounds as the plain loop does, and threads need not be started for seconds
         plans = [(crowd, f"{crowd} threads")]
     else:
         return choices
-    widest = width or fused.default_width(recipe, data, device)
     least = fused.least_width(recipe, data, device, widest)
     for count, label in plans:
         tasks = fused.groups(range(members), widest, count)
@@ -129,7 +135,7 @@ def estimates(members: int, recipe: Recipe, data: Data, device: torch.device, ex
 
 
 def seconds_a_step(epochs: Sequence[Epoch], recipe: Recipe, data: Data) -> float:
-    """Return how long one training step takes, the median over a few after the first ones.
+    """Return how long one training step takes, the median over a few after the first ones; of slow steps over fewer.
 
     epochs: several are timed at once, in threads; then it is the slowest one's step.
     """
@@ -137,12 +143,12 @@ def seconds_a_step(epochs: Sequence[Epoch], recipe: Recipe, data: Data) -> float
     batch = dataclasses.replace(data, train=Split(data.train.inputs[:count], data.train.labels[:count]))
 
     def timed(epoch: Epoch) -> float:
-        times = []
-        for _ in range(WARM_UP + TIMED):
+        times: list[float] = []
+        while len(times) < WARM_UP + TIMED and (len(times) < FEWEST or sum(times) < ENOUGH):
             started = time.perf_counter()
             list(epoch(batch))
             times.append(time.perf_counter() - started)
-        return statistics.median(times[WARM_UP:])
+        return statistics.median(times[min(WARM_UP, len(times) // 2) :])
 
     if len(epochs) == 1:
         return timed(epochs[0])
