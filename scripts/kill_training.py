@@ -16,10 +16,13 @@ import shutil
 import signal
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from tqdm import tqdm
 
 from seedvote import train
 from seedvote.store import check_member, read_run, read_snapshot
@@ -121,6 +124,8 @@ def process(command: list[str]) -> int:
         silence = os.open(os.devnull, os.O_WRONLY)
         os.dup2(silence, 1)
         sys.argv = ["seedvote.train", *command]
+        # tqdm's own lock is one for all forks: who is killed while drawing a bar would keep it for ever.
+        tqdm.set_lock(threading.RLock())
         try:
             train.main()
         except SystemExit as end:

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 import torch
 from test_store import record
+from tqdm import tqdm
 
 from recipes import quick_recipe
 from seedvote import augmentation, interruption, models, schedules
@@ -383,6 +384,32 @@ def test_verify_tells_apart_what_is_missing_half_trained_and_damaged(call, workp
     assert "state.safetensors cannot be read" in outcome.err
     (run / "run.json").write_text("{}")
     assert call("verify", "run=it").status == 2
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forks of itself")
+def test_who_is_killed_while_drawing_a_bar_keeps_the_bars_of_nobody_else(tmp_path, monkeypatch):
+    drawing = tmp_path / "drawing"
+
+    def draw():
+        with tqdm.get_lock():
+            drawing.touch()
+            time.sleep(60)
+
+    with tqdm.get_lock():  # made before the fork, as by every training in this process
+        pass
+    monkeypatch.setattr(kill_training.train, "main", draw)
+    child = kill_training.process([])
+    try:
+        until = time.monotonic() + 30
+        while not drawing.exists():
+            assert time.monotonic() < until
+            time.sleep(0.01)
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    for lock in tqdm.get_lock().locks:
+        assert lock.acquire(timeout=5)
+        lock.release()
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forks of itself")
