@@ -34,7 +34,7 @@ from seedvote.initialization import initial_model
 from seedvote.limits import flat
 from seedvote.running_vote import RunningVote, VoteCounter, committee_name
 from seedvote.seeding import Streams, restored_generators
-from seedvote.store import Run, read_snapshot
+from seedvote.store import Run, read_member, read_snapshot
 from seedvote.types import Data, EpochRecord, Recipe, TrainedMember
 from seedvote.variants import recipe_of_member
 
@@ -152,7 +152,7 @@ class Board:
     def _member_writer(self, seed: int, epoch: int) -> SummaryWriter:
         """Return the writer of a member; from this epoch on, what an earlier process wrote no longer counts.
 
-        What an earlier process did not come to write of the epochs before is taken from where the member was saved.
+        What an earlier process did not come to write of the epochs before is taken from what the store knows of them.
         """
         name = self._run.member_path(seed).name
         if name not in self._writers:
@@ -168,6 +168,11 @@ class Board:
     def _saved_history(self, seed: int) -> tuple[EpochRecord, ...]:
         try:
             return read_snapshot(self._run.snapshot_path(seed), seed, self._run.record.recipe_hash).history
+        except ValueError:  # none, or damaged
+            pass
+        try:  # a worker that is ahead of what it tells has finished the member, and needs no snapshot any more
+            history = read_member(self._run, seed).history
+            return tuple(EpochRecord(**row) for row in history)  # type: ignore[arg-type]  # read as whole numbers
         except ValueError:
             return ()
 

@@ -26,6 +26,9 @@ from recipes import quick_recipe
 from seedvote import board, inference, train
 from seedvote.assembly import stored_data
 from seedvote.board import image_grid
+from seedvote.events import Observation, Progress
+from seedvote.store import read_member, read_run
+from seedvote.types import EpochRecord
 
 ROOT = Path(__file__).resolve().parent.parent
 QUICK = ("data.limit=200", "epochs=3", "model.hidden=[16]", "run=it", "n_seeds=3")
@@ -228,8 +231,9 @@ def killed_once(place, arguments, enough, how=signal.SIGKILL):
     ("sequential", signal.SIGKILL), ("process", signal.SIGKILL), ("fused", signal.SIGTERM),
 ])  # fmt: skip
 def test_a_run_that_was_broken_goes_on_in_its_log(engine, how, workplace, call):
+    epochs = 100  # so many that a worker, which may be far ahead of what it told, is not done when the kill comes
     arguments = (
-        "data.limit=100", "epochs=20", "model.hidden=[16]", "run=it", "n_seeds=2", "save_every=0",
+        "data.limit=100", f"epochs={epochs}", "model.hidden=[16]", "run=it", "n_seeds=2", "save_every=0",
         *ENGINES[engine], "logger=tensorboard",
     )  # fmt: skip
     run = workplace / "checkpoints" / "it"
@@ -245,16 +249,16 @@ def test_a_run_that_was_broken_goes_on_in_its_log(engine, how, workplace, call):
             steps = [step for step, _ in curve(one, tag)]
             if engine == "process" and name.startswith("vote"):
                 # What workers told while their parent was killed is lost to the vote.
-                assert steps == sorted(set(steps)) and steps[-1] == 20
+                assert steps == sorted(set(steps)) and steps[-1] == epochs
             else:
-                assert steps == list(range(1, 21)), (name, tag)
+                assert steps == list(range(1, epochs + 1)), (name, tag)
         if name.startswith("seed"):
             history = member(run, int(name[-4:]))["history"]
             losses = [np.float32(row["train_loss"]) for row in history]
             assert [value for _, value in curve(one, "train/loss")] == losses
             steps = [event.step for event in one.Histograms("weights/1.weight")]
             assert sorted(set(steps)) == steps
-            assert steps[-1] == 20
+            assert steps[-1] == epochs
 
 
 @pytest.mark.parametrize("written", [None, 0, 2])
@@ -277,6 +281,18 @@ def test_what_a_broken_process_did_not_come_to_write_is_taken_from_the_saved_sta
     assert "seed-0000" not in found  # was done when the log was asked for
     for tag in CURVES:
         assert [step for step, _ in curve(found["seed-0001"], tag)] == list(range(1, 21))
+
+
+def test_a_member_that_was_done_before_it_was_told_of_has_a_whole_log(plain, call, workplace):
+    shutil.copytree(plain / "bare", workplace / "checkpoints")
+    run = read_run(workplace / "checkpoints" / "it")
+    history = [EpochRecord(**row) for row in read_member(run, 1).history]
+    data = stored_data(run, {}, trust=False)
+    log = board.Board(run, quick_recipe(data), data)
+    log.epoch(Progress(1, history[2], Observation({}, {}, np.zeros((len(data.validation), 10), np.float32))))
+    log.close()
+    written = curve(logs(run.path)["seed-0001"], "train/loss")
+    assert written == [(row.epoch, np.float32(row.train_loss)) for row in history]
 
 
 def test_a_member_that_is_trained_anew_begins_its_log_anew(plain, call, workplace):

@@ -38,7 +38,7 @@ import train_at_once  # noqa: E402
 CPU = torch.device("cpu")
 FACTS = {"device": "cpu", "threads": 1, "versions": {"torch": "2"}}
 SEEDS = [0, 1, 2]
-ENGINES = {"sequential": Sequential(), "fused": Fused(workers=1)}
+ENGINES = {"sequential": Sequential(), "fused": Fused(width=3, workers=1)}
 QUICK = ("data.limit=100", "epochs=60", "batch_size=16", "model.hidden=[16]", "n_seeds=3", "run=it", "device=cpu")
 
 

@@ -19,8 +19,9 @@ from torch import Tensor, nn
 
 from seedvote.data import evaluation_inputs
 from seedvote.engines.footprint import ALONE, footprint, memory_note
-from seedvote.engines.group import dropout_masks, side_by_side, train_together
+from seedvote.engines.group import side_by_side, train_together
 from seedvote.engines.keeping import Task, train_task
+from seedvote.engines.masks import dropout_masks
 from seedvote.engines.memory import is_out_of_memory, release_memory
 from seedvote.engines.process import Process
 from seedvote.engines.stacked import Graph, NotStackable, Stacked, traced

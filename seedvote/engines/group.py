@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from seedvote.course import Course, batches, copied_state, epoch_order, samples_an_epoch, steps_an_epoch
 from seedvote.data import evaluation_inputs, training_inputs
+from seedvote.engines.masks import dropout_masks
 from seedvote.engines.stacked import Graph, Stacked
 from seedvote.engines.stacked_optimizer import StackedOptimizer, standing_optimizer
 from seedvote.events import Keeper, Observation, Paused, Progress
@@ -202,25 +203,3 @@ def side_by_side(inputs: Sequence[Tensor]) -> Tensor:
         # Not `contiguous`, which leaves a single channel as it is; layers then take it for channels-first.
         return torch.cat(list(inputs), dim=1).to(memory_format=torch.channels_last)
     return torch.stack(list(inputs))
-
-
-def dropout_masks(numbers: Sequence[int], device: torch.device) -> Callable[[Tensor, float], Tensor]:
-    """Return what draws dropout's factors (0 or 1 / (1 - p)) for each member from a generator of its own.
-
-    numbers: one seed for each member. The draws are those that ``torch.nn.Dropout`` makes for a member alone whose
-    global generator is seeded with its number.
-    """
-    generators = [torch.Generator(device).manual_seed(number) for number in numbers]
-
-    def draw(like: Tensor, probability: float) -> Tensor:
-        kept = 1 - probability
-        if like.ndim == 3:
-            masks = torch.empty_like(like, memory_format=torch.contiguous_format)
-            for part, own in zip(masks, generators, strict=True):
-                part.bernoulli_(kept, generator=own)
-            return masks.div_(kept)
-        alone = torch.empty_like(like[:, : like.shape[1] // len(generators)])
-        alone = alone.contiguous(memory_format=torch.channels_last)
-        return side_by_side([torch.empty_like(alone).bernoulli_(kept, generator=own) for own in generators]).div_(kept)
-
-    return draw

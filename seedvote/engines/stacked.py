@@ -18,6 +18,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
+from seedvote.engines.linear import StackedLinear
+
 POINTWISE_MODULES = (
     nn.Identity, nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU, nn.Mish, nn.Sigmoid,
     nn.LogSigmoid, nn.Tanh, nn.Tanhshrink, nn.Softplus, nn.Softsign, nn.Softshrink, nn.Hardshrink, nn.Hardswish,
@@ -190,7 +192,7 @@ class Stacked:
 
     def _linear(self, name: str, module: nn.Linear, features: Tensor) -> Tensor:
         bias = self.parameters[f"{name}.bias"] if module.bias is not None else None
-        outputs: Tensor = _Linear.apply(features, self.parameters[f"{name}.weight"], bias)
+        outputs: Tensor = StackedLinear.apply(features, self.parameters[f"{name}.weight"], bias)
         return outputs
 
     def _convolution(self, name: str, module: nn.Conv2d, images: Tensor) -> Tensor:
@@ -207,7 +209,7 @@ class Stacked:
         found |= {part: self.buffers.get(f"{name}.{part}") for part in ("running_mean", "running_var")}
         own = {part: tensor for part, tensor in found.items() if tensor is not None}
         by_channel = isinstance(module, nn.GroupNorm) or (
-            isinstance(module, nn.BatchNorm2d) and _in_whole_vectors(value.tensor, value.tensor.shape[1], CHANNELS)
+            isinstance(module, nn.BatchNorm2d) and _in_whole_vectors(value.tensor, module.num_features, CHANNELS)
         )
         if value.images and by_channel:
             flat = {part: tensor.flatten() for part, tensor in own.items()}
@@ -285,30 +287,6 @@ class Stacked:
             raise NotStackable(named)
         if any(hooks for hooks in (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks)):
             raise NotStackable(f"{named} has hooks")
-
-
-class _Linear(torch.autograd.Function):
-    """``[G, B, in]`` times weights ``[G, out, in]`` plus biases ``[G, out]``, if there are any: ``[G, B, out]``.
-
-    torch's own backward gives the weights' gradient as ``[G, in, out]``, which is then copied into their layout.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, features: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(features, weight)
-        if bias is None:
-            return torch.bmm(features, weight.transpose(1, 2))
-        return torch.baddbmm(bias[:, None], features, weight.transpose(1, 2))
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        features, weight = ctx.saved_tensors
-        needs_features, needs_weight, needs_bias = ctx.needs_input_grad
-        return (
-            torch.bmm(gradient, weight) if needs_features else None,
-            torch.bmm(gradient.transpose(1, 2), features) if needs_weight else None,
-            gradient.sum(1) if needs_bias else None,
-        )
 
 
 def _in_whole_vectors(tensor: Tensor, count: int, step: int) -> bool:
