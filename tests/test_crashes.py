@@ -38,7 +38,10 @@ import train_at_once  # noqa: E402
 CPU = torch.device("cpu")
 FACTS = {"device": "cpu", "threads": 1, "versions": {"torch": "2"}}
 SEEDS = [0, 1, 2]
-ENGINES = {"sequential": Sequential(), "fused": Fused(width=3, workers=1)}
+ENGINES = {
+    "sequential": Sequential(),
+    "fused": Fused(width=2, workers=1),
+}  # three members: a pair, and one with a twin where it must have one
 QUICK = ("data.limit=100", "epochs=60", "batch_size=16", "model.hidden=[16]", "n_seeds=3", "run=it", "device=cpu")
 
 
@@ -62,7 +65,12 @@ def recipes(data, colours):
     return {
         "mlp": (quick_recipe(data, epochs=3, augment=images, clip_norm=1.0), data),
         "lenet": (
-            quick_recipe(colours, build_model=functools.partial(models.lenet, (3, 32, 32), 4, dropout=0.3)),
+            quick_recipe(
+                colours,
+                build_model=functools.partial(models.lenet, (3, 32, 32), 4, dropout=0.3),
+                batch_size=8,
+                epochs=4,
+            ),
             colours,
         ),
         "resnet": (quick_recipe(data, build_model=small, build_optimizer=sgd, batch_size=64), data),

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from seedvote.course import Course, batches, copied_state, epoch_order, samples_an_epoch, steps_an_epoch
-from seedvote.data import evaluation_inputs, training_inputs
+from seedvote.data import evaluation_inputs, network_inputs, preprocessed
 from seedvote.engines.masks import dropout_masks
 from seedvote.engines.stacked import Graph, Stacked
 from seedvote.engines.stacked_optimizer import StackedOptimizer, standing_optimizer
@@ -137,10 +137,12 @@ def train_epoch(group: Group, recipe: Recipe, data: Data) -> Iterator[None]:
     orders = [epoch_order(own, lap.epoch, recipe, data) for own in streams]
     cuts = list(zip(*(batches(order.to(device), recipe.batch_size) for order in orders), strict=True))
     for chosen in cuts[lap.step :]:
+        # As `training_inputs` has it; gathering and normalising treat every sample by itself, so all members' at once.
+        normal = network_inputs(data.train.inputs[torch.cat(chosen)], data.normalization, group.network.dtype)
         generators = [stream.generator("augment", lap.epoch, lap.step) for stream in streams]
         inputs = [
-            training_inputs(data.train.inputs[own], data, recipe.augment, generator, group.network.dtype)
-            for own, generator in zip(chosen, generators, strict=True)
+            preprocessed(recipe.augment(own, generator), data.preprocessing)
+            for own, generator in zip(normal.split(len(chosen[0])), generators, strict=True)
         ]
         masks = dropout_masks([stream.number("dropout", lap.epoch, lap.step) for stream in streams], device)
         logits = group.network(side_by_side(inputs), masks)

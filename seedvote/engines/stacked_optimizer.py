@@ -44,9 +44,10 @@ class StackedOptimizer:
             schedule.after_step()
 
     def zero_grad(self) -> None:
-        """Forget the gradients."""
-        for optimizer in self.optimizers:
-            optimizer.zero_grad()
+        """Forget the gradients of the stacked parameters; those of the members' own parts are replaced at each step."""
+        if not self.network.is_split:
+            for optimizer in self.optimizers:
+                optimizer.zero_grad()
 
     def after_epoch(self, validation_losses: Sequence[float]) -> None:
         """Let the schedules take note of an epoch and of each member's validation loss after it."""
