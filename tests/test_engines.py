@@ -435,23 +435,29 @@ def test_a_stack_of_one_is_the_plain_loop_where_that_is_said(name, small_digits,
 
 
 @pytest.mark.parametrize("name", ["lenet", "resnet"])
-def test_members_are_computed_for_nothing_only_where_widths_differ(name, small_digits, colour_images, monkeypatch):
+def test_stacks_have_sizes_and_places_that_do_not_show(name, small_digits, colour_images, monkeypatch):
     data = small_digits if name == "resnet" else colour_images
     recipe = recipes(data)[name]
-    agree = fused.widths_agree(recipe, data, 5)
-    assert fused.least_width(recipe, data, CPU, 5) == (2 if agree else 5)
-    assert fused.least_width(recipe, data, torch.device("meta"), 5) == 5
-    assert fused.least_width(recipes(data)["mlp"], data, CPU, 5) == 1
-    whole, seen = group.member_losses, []
+    assert fused.stack_sizes(recipe, data, torch.device("meta"), 5) == (5, 5)
+    assert fused.stack_sizes(recipe, data, CPU, 1) == (1, 1)
+    assert fused.stack_sizes(recipes(data)["mlp"], data, CPU, 5) == (1, 5)
+    assert fused.stack_sizes(recipe, data, CPU, 5) in ((2, 5), (5, 5))  # as the processor has it
+    assert fused.stack_sizes(recipe, data, CPU, 2) == (2, 2)
+    whole = group.member_losses
 
-    def uneven(logits, *values, **more):
-        seen.append(len(logits))
+    def by_number(logits, *values, **more):
         return whole(logits, *values, **more) * (1 + 1e-6 * (len(logits) == 5))
 
-    monkeypatch.setattr(group, "member_losses", uneven)
-    assert not fused.widths_agree(recipe, data, 5)
-    assert fused.least_width(recipe, data, CPU, 5) == 5
-    assert 2 in seen and (5 in seen or not agree)
+    def by_place(logits, *values, **more):
+        return whole(logits, *values, **more) * torch.linspace(1, 1 + 1e-6 * len(logits), len(logits))
+
+    monkeypatch.setattr(group, "member_losses", by_number)
+    assert fused.stack_sizes(recipe, data, CPU, 5) == (5, 5)
+    monkeypatch.setattr(group, "member_losses", by_place)
+    assert fused.stack_sizes(recipe, data, CPU, 5) == (1, 1)
+    assert fused.stack_sizes(recipe, data, CPU, 2) == (1, 1)
+    alone = members(Fused(width=5, workers=1), [7], recipe, data)[7]
+    assert same(members(Fused(width=5, workers=1), [3, 7, 0], recipe, data)[7].state, alone.state)
 
 
 def test_what_rounds_otherwise_is_found_out(small_digits, monkeypatch):

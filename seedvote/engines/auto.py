@@ -110,19 +110,20 @@ def estimates(members: int, recipe: Recipe, data: Data, device: torch.device, ex
         return choices
     widest = fused.default_width(recipe, data, device)
     in_threads = crowd > 1 and fused.default_spread(crowd, device) == "threads"
+    stackable = not exact or (widest > 1 and fused.rounds_alike(recipe, data))
+    if stackable and not worth_timing:
+        return [Choice(fused.Fused(workers=1), "fused", members * alone)]
     width = None
-    if not exact or (widest > 1 and fused.rounds_alike(recipe, data)):
-        if not worth_timing:
-            return [Choice(fused.Fused(workers=1), "fused", members * alone)]
+    least, widest = fused.stack_sizes(recipe, data, device, widest) if stackable else (1, 1)
+    if not exact or widest > 1:
         plans = [(1, "fused")]
         if crowd > 1:
             plans.append((crowd, f"fused in {crowd} {'threads' if in_threads else 'processes'}"))
     elif in_threads and worth_timing and fused.rounds_alike(recipe, data, count=1):
-        width = widest = 1  # such a stack rounds as the plain loop does, and threads need not be started for seconds
+        width = 1  # such a stack rounds as the plain loop does, and threads need not be started for seconds
         plans = [(crowd, f"{crowd} threads")]
     else:
         return choices
-    least = fused.least_width(recipe, data, device, widest)
     for count, label in plans:
         tasks = fused.groups(range(members), widest, count)
         # Threads share caches and Python, so they are timed while all of them are at work.

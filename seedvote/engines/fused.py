@@ -88,9 +88,9 @@ class Fused:
             own = recipe.of(kind[0])
             reason = why_not_stackable(own, data)
             if reason is None:
-                width = self.width or default_width(own, data, device)
-                tasks += groups(kind, width, math.ceil(workers / len(kinds)))
-                least |= dict.fromkeys(kind, least_width(own, data, device, width))
+                fewest, most = stack_sizes(own, data, device, self.width or default_width(own, data, device))
+                tasks += groups(kind, most, math.ceil(workers / len(kinds)))
+                least |= dict.fromkeys(kind, fewest)
             else:
                 yield Note(f"engine=fused cannot train this network: {reason}; engine=process is taken instead")
                 others += kind
@@ -126,16 +126,30 @@ def default_spread(workers: int, device: torch.device) -> str:
     return "threads" if device.type == "cpu" and workers <= THREADS else "processes"
 
 
-def least_width(recipe: Recipe, data: Data, device: torch.device, width: int) -> int:
-    """Return how many members are to be stacked at least, for each to come out the same whoever its company is.
+def stack_sizes(recipe: Recipe, data: Data, device: torch.device, widest: int) -> tuple[int, int]:
+    """Return how many members are stacked at least and at most, for each to come out the same whoever its company is.
 
-    Grouped convolutions and per-channel layers may round by how many channels there are in all. Where it shows that
-    they do not from two members on, a stack is as wide as it has members; else it is always as wide as can be, and some
-    are computed for nothing.
+    Grouped convolutions and per-channel layers may round by how many channels there are in all, and by where in a row
+    a member's are. Where it shows that they do neither, two are enough, and a stack is as wide as it has members. Where
+    only the number counts, a stack is always as wide as can be, and some members are computed for nothing. Where the
+    place counts, nobody is stacked.
     """
     if not _has_convolutions(recipe):
-        return 1
-    return 2 if device.type == "cpu" and width > 2 and widths_agree(recipe, data, width) else width
+        return 1, widest
+    if device.type != "cpu" or widest == 1:
+        return widest, widest
+    recipe, data = _shortened(recipe, data)
+
+    def trained(count: int, turned: bool = False) -> States:
+        seeds = range(count)
+        return _states(train_group(seeds[::-1] if turned else seeds, recipe, data, CPU))
+
+    pair = trained(2)
+    if all(_same(range(2), pair, trained(count, turned=True)) for count in {2, min(3, widest), widest}):
+        return 2, widest
+    if _same(range(widest), trained(widest), trained(widest, turned=True)):
+        return widest, widest
+    return 1, 1
 
 
 def _graphs(tasks: Sequence[Task], recipe: Recipe) -> dict[int, Graph]:
@@ -195,14 +209,7 @@ def rounds_alike(recipe: Recipe, data: Data, count: int = 2) -> bool:
     """Say whether so many stacked members get the plain loop's weights to the last bit on this machine."""
     recipe, data = _shortened(recipe, data)
     alone = _states(event for seed in range(count) for event in train_member(seed, recipe, data, CPU))
-    return _same(range(count), alone, _stacked(count, recipe, data))
-
-
-def widths_agree(recipe: Recipe, data: Data, width: int) -> bool:
-    """Say whether members get the same weights to the last bit on this machine in a stack of two and in wider ones."""
-    recipe, data = _shortened(recipe, data)
-    two = _stacked(2, recipe, data)
-    return all(_same(range(2), two, _stacked(count, recipe, data)) for count in {3, width})
+    return _same(range(count), alone, _states(train_group(range(count), recipe, data, CPU)))
 
 
 def _shortened(recipe: Recipe, data: Data) -> tuple[Recipe, Data]:
@@ -213,10 +220,6 @@ def _shortened(recipe: Recipe, data: Data) -> tuple[Recipe, Data]:
     if recipe.interval != "validation":  # else members have optimizers of their own, which belongs to what is tried
         recipe = dataclasses.replace(recipe, build_scheduler=constant, interval="step")
     return recipe, dataclasses.replace(data, train=small, validation=small)
-
-
-def _stacked(count: int, recipe: Recipe, data: Data) -> States:
-    return _states(train_group(range(count), recipe, data, CPU))
 
 
 def _states(events: Iterable[Event]) -> States:

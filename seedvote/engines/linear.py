@@ -39,25 +39,19 @@ class StackedLinear(torch.autograd.Function):
 def products(first: Tensor, second: Tensor, bias: Tensor | None = None) -> Tensor:
     """Multiply ``[G, n, k]`` by ``[G, k, m]`` and add ``[G, m]``, if given: ``[G, n, m]``, each as it would be alone.
 
+    Each member's matrices lie without gaps behind the one before's.
+
     How a product is rounded may depend on where its matrices begin: MKL's kernels for some processors take what comes
     before the first whole cache line by itself. Where a member's do not begin as they would alone, they are copied.
+    Products with a vector are others in a batch than alone.
     """
-    (count, rows, _), columns = first.shape, second.shape[2]
-    in_place = all(_begin_on_lines(each) for each in (first, second)) and _fills_lines(first, rows * columns)
-    if in_place and bias is None:
-        return torch.bmm(first, second)
-    if in_place and bias is not None:
-        return torch.baddbmm(bias[:, None], first, second)
+    (count, rows, between), columns = first.shape, second.shape[2]
+    sizes = (rows * between, between * columns, rows * columns)
+    on_lines = all(size * first.element_size() % LINE == 0 for size in sizes) and 1 not in (rows, between, columns)
+    if on_lines or first.device.type != "cpu":
+        return torch.bmm(first, second) if bias is None else torch.baddbmm(bias[:, None], first, second)
     outputs = first.new_empty(count, rows, columns)
     for place, (one, other) in enumerate(zip(first, second, strict=True)):
         alone = one.clone(), other.clone()
         outputs[place] = alone[0] @ alone[1] if bias is None else torch.addmm(bias[place], *alone)
     return outputs
-
-
-def _begin_on_lines(matrices: Tensor) -> bool:
-    return _fills_lines(matrices, matrices.stride(0))
-
-
-def _fills_lines(tensor: Tensor, count: int) -> bool:
-    return tensor.device.type != "cpu" or count * tensor.element_size() % LINE == 0
