@@ -23,7 +23,7 @@ from seedvote.errors import listed, unknown
 from seedvote.folding import folded
 from seedvote.neighbors import Neighbors, features_of, fitted_neighbors
 from seedvote.seeding import restored_generators
-from seedvote.spreading import spread
+from seedvote.spreading import one_thread, spread
 from seedvote.store import MemberRecord, Run, read_member, read_preprocessing, read_run, read_weights
 from seedvote.targets import check_trusted, model_builder
 from seedvote.types import Normalization, Preprocessing, Split
@@ -129,7 +129,8 @@ class Ensemble:
 
     def _network(self, position: int, pieces: Pieces) -> nn.Module:
         network = self._networks[self.seeds[position] % len(self._networks)]
-        network.load_state_dict(self._states[position])
+        with one_thread():
+            network.load_state_dict(self._states[position])
         network.eval()
         if not self.fold_batchnorm:
             return network

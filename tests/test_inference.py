@@ -72,6 +72,20 @@ def test_logits_are_the_same_bits_alone_and_among_others(stored, threads, fold):
     assert torch.get_num_threads() == threads
 
 
+def test_weights_are_set_on_one_thread_for_the_others_to_be_free(stored, threads, monkeypatch):
+    ensemble = seedvote.load(stored, device="cpu")
+    own, seen = nn.Module.load_state_dict, []
+
+    def watched(network, *arguments, **options):
+        seen.append(torch.get_num_threads())
+        return own(network, *arguments, **options)
+
+    monkeypatch.setattr(nn.Module, "load_state_dict", watched)
+    ensemble.predict_logits(np.zeros((3, *ensemble.run.record.input_shape), ensemble.run.record.input_dtype))
+    assert seen == [1] * 4
+    assert torch.get_num_threads() == threads
+
+
 def test_logits_and_labels_are_what_the_networks_compute(stored, threads):
     ensemble = seedvote.load(stored, device="cpu")
     data, inputs = stored_data(ensemble.run, {}, trust=False), raw_images(1100)

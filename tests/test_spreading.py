@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from seedvote.spreading import spread
+from seedvote.spreading import one_thread, spread
 
 CPU = torch.device("cpu")
 MEETING = {"before": lambda: None}  # what happens between keeping and coming back
@@ -50,6 +50,12 @@ def test_each_piece_is_answered_once_and_the_number_of_threads_is_left_as_it_was
     assert torch.get_num_threads() == threads
     workers = 1 if isinstance(network, Uncopied) else max(1, min(threads, count))
     assert all(each == threads // workers for _, each, _ in found.values())
+
+
+def test_one_thread_is_for_a_while(threads):
+    with pytest.raises(KeyError, match="^1$"), one_thread():
+        raise KeyError(torch.get_num_threads())
+    assert torch.get_num_threads() == threads
 
 
 @pytest.fixture
