@@ -102,8 +102,14 @@ def _votes(votes: dict[tuple[Any, ...], list[Record]]) -> str:
 
 
 def figure(records: Sequence[Record]) -> Figure:
-    """Draw, for each case, how many times as quick as the plain loop contestants are, and memory, against N."""
+    """Draw, for each case, how many times as quick as the plain loop contestants are, and memory, against N.
+
+    Cases that were measured with one number of members are left to the table, where others were with several.
+    """
     settings = grouped(records, "training", "case", "epochs", "limit")
+    several = {setting: own for setting, own in settings.items() if len({each["key"]["members"] for each in own}) > 1}
+    settings = several or settings
+    everywhere = sorted({record["key"]["members"] for own in settings.values() for record in own})
     drawn = Figure(figsize=(max(4.8, 3.4 * len(settings)), 6.4), layout="constrained")
     axes = drawn.subplots(2, len(settings), squeeze=False, sharex=True)
     for column, (setting, own) in enumerate(settings.items()):
@@ -119,9 +125,8 @@ def figure(records: Sequence[Record]) -> Figure:
             _line(axes[1, column], contestant, memory)
         axes[0, column].set_title(setting[0])
         axes[0, column].axhline(1, color=GREY, linewidth=0.5)
-        axes[1, column].set(xlabel="members", xscale="log", xticks=counts, xticklabels=counts)
+        axes[1, column].set(xlabel="members", xscale="log", xticks=everywhere, xticklabels=everywhere)
         axes[1, column].minorticks_off()
-    everywhere = sorted({record["key"]["members"] for record in of_kind(records, "training")})
     axes[0, 0].set_xlim(everywhere[0] / MARGIN, everywhere[-1] * MARGIN)  # all share it
     for place in axes.flat:
         place.set_ylim(0, 1.05 * place.get_ylim()[1])
