@@ -26,13 +26,8 @@ def one_thread() -> Iterator[None]:
     After an operation on several threads torch's others wait for the next one at work, for some milliseconds, on cores
     that ``spread`` has better use for: a vote of ten small networks takes half as long again.
     """
-    with _ONE_AT_A_TIME:
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(threads)
+    with _ONE_AT_A_TIME, _threads(1):
+        yield
 
 
 @torch.inference_mode()
@@ -63,9 +58,8 @@ def spread(network: nn.Module, work: Callable[[nn.Module, int], None], count: in
             finally:
                 idle.put(own)
 
-        try:
+        with _threads(threads // len(networks)):
             pool = _pool(len(networks), threads // len(networks), os.getpid())
-            torch.set_num_threads(threads // len(networks))
             futures = [pool.submit(one, index) for index in range(count)]
             try:
                 for future in futures:
@@ -74,8 +68,17 @@ def spread(network: nn.Module, work: Callable[[nn.Module, int], None], count: in
                 for future in futures:
                     future.cancel()
                 wait(futures)
-        finally:
-            torch.set_num_threads(threads)
+
+
+@contextlib.contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Let torch have so many threads; who calls holds ``_ONE_AT_A_TIME``."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @functools.lru_cache(maxsize=1)

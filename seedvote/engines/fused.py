@@ -139,15 +139,12 @@ def stack_sizes(recipe: Recipe, data: Data, device: torch.device, widest: int) -
     if device.type != "cpu" or widest == 1:
         return widest, widest
     recipe, data = _shortened(recipe, data)
-
-    def trained(count: int, turned: bool = False) -> States:
-        seeds = range(count)
-        return _states(train_group(seeds[::-1] if turned else seeds, recipe, data, CPU))
-
-    pair = trained(2)
-    if all(_same(range(2), pair, trained(count, turned=True)) for count in {2, min(3, widest), widest}):
+    pair = _stacked(range(2), recipe, data)
+    turned = (_stacked(range(count)[::-1], recipe, data) for count in {2, min(3, widest), widest})
+    if all(_same(range(2), pair, states) for states in turned):
         return 2, widest
-    if _same(range(widest), trained(widest), trained(widest, turned=True)):
+    full = range(widest)
+    if _same(full, _stacked(full, recipe, data), _stacked(full[::-1], recipe, data)):
         return widest, widest
     return 1, 1
 
@@ -209,7 +206,7 @@ def rounds_alike(recipe: Recipe, data: Data, count: int = 2) -> bool:
     """Say whether so many stacked members get the plain loop's weights to the last bit on this machine."""
     recipe, data = _shortened(recipe, data)
     alone = _states(event for seed in range(count) for event in train_member(seed, recipe, data, CPU))
-    return _same(range(count), alone, _states(train_group(range(count), recipe, data, CPU)))
+    return _same(range(count), alone, _stacked(range(count), recipe, data))
 
 
 def _shortened(recipe: Recipe, data: Data) -> tuple[Recipe, Data]:
@@ -220,6 +217,10 @@ def _shortened(recipe: Recipe, data: Data) -> tuple[Recipe, Data]:
     if recipe.interval != "validation":  # else members have optimizers of their own, which belongs to what is tried
         recipe = dataclasses.replace(recipe, build_scheduler=constant, interval="step")
     return recipe, dataclasses.replace(data, train=small, validation=small)
+
+
+def _stacked(seeds: Sequence[int], recipe: Recipe, data: Data) -> States:
+    return _states(train_group(seeds, recipe, data, CPU))
 
 
 def _states(events: Iterable[Event]) -> States:
