@@ -22,11 +22,13 @@ def compare(config: CompareConfig) -> int:
 
     from seedvote.comparison import Plan
     from seedvote.config_checks import rival_names
+    from seedvote.matmul import choose_matmul
     from seedvote.store import find_run
     from seedvote.study import Settings
 
     if config.threads:
         torch.set_num_threads(config.threads)
+    choose_matmul(config.matmul)
     checkpoints = Path(config.checkpoints)
     plan = Plan(config.vote, config.tie, config.level, config.seed)
     settings = Settings(

@@ -22,6 +22,7 @@ GROUPS = ("data", "preprocess", "augment", "model", "init", "optimizer", "schedu
 ON_DAMAGED = ("error", "retrain")
 HEADS = ("softmax", "knn")
 LOGGERS = ("none", "tensorboard")
+MATMULS = ("auto", "torch")
 
 
 def train_problems(config: TrainConfig) -> list[str]:
@@ -206,6 +207,8 @@ def _place_problems(config: TrainConfig | PredictConfig | CompareConfig) -> list
         problems.append(f"threads must be at least 1, or null for torch's own choice, got {config.threads}")
     if config.threads is not None and config.threads > MOST_THREADS:
         problems.append(f"threads must be at most {MOST_THREADS}, got {config.threads}")
+    if config.matmul not in MATMULS:
+        problems.append(unknown("matmul", config.matmul, MATMULS))
     return problems + verify_problems(config)
 
 

@@ -55,18 +55,19 @@ def in_one_pass(build: functools.partial[Any]) -> functools.partial[Any]:
 
 
 def parameter_groups(
-    parameters: Iterable[nn.Parameter], decay_all: bool, stacked: bool = False
+    parameters: Iterable[nn.Parameter], decay_all: bool, stacked: Iterable[nn.Parameter] = ()
 ) -> list[dict[str, Any]]:
     """Group parameters for the optimizer; one-dimensional ones (biases, norms) get no weight decay.
 
-    decay_all: one group with everything, so that weight decay holds all parameters. stacked: the parameters have a
-    first axis of members, which does not count.
+    decay_all: one group with everything, so that weight decay holds all parameters. stacked: further parameters, with
+    a first axis of members, which does not count.
     """
-    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    known = [*((parameter, False) for parameter in parameters), *((parameter, True) for parameter in stacked)]
+    trained = [(parameter, is_stacked) for parameter, is_stacked in known if parameter.requires_grad]
     if decay_all:
-        return [{"params": trained}]
-    matrices = [parameter for parameter in trained if is_matrix(parameter, stacked)]
-    vectors = [parameter for parameter in trained if not is_matrix(parameter, stacked)]
+        return [{"params": [parameter for parameter, _ in trained]}]
+    matrices = [parameter for parameter, is_stacked in trained if is_matrix(parameter, is_stacked)]
+    vectors = [parameter for parameter, is_stacked in trained if not is_matrix(parameter, is_stacked)]
     groups: list[dict[str, Any]] = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
     return [group for group in groups if group["params"]]
 

@@ -25,10 +25,12 @@ def predict(config: PredictConfig) -> int:
     import torch
 
     from seedvote.inference import load
+    from seedvote.matmul import choose_matmul
     from seedvote.store import find_run
 
     if config.threads:
         torch.set_num_threads(config.threads)
+    choose_matmul(config.matmul)
     run = find_run(Path(config.checkpoints), config.run)
     ensemble = load(
         run.path,

@@ -30,6 +30,7 @@ class TrainConfig:
     frozen: list[str] = MISSING
     device: str = MISSING
     threads: int | None = None
+    matmul: str = MISSING
     run: str | None = None
     checkpoints: str = MISSING
     save_every: float = MISSING
@@ -71,6 +72,7 @@ class PredictConfig:
     output: str | None = None
     device: str = MISSING
     threads: int | None = None
+    matmul: str = MISSING
     trust: bool = MISSING
     data: DataLocation = field(default_factory=DataLocation)
 
@@ -93,6 +95,7 @@ class CompareConfig:
     output: str | None = None
     device: str = MISSING
     threads: int | None = None
+    matmul: str = MISSING
     trust: bool = MISSING
     data: DataLocation = field(default_factory=DataLocation)
 

@@ -36,6 +36,7 @@ def train(config: TrainConfig) -> int:
     from seedvote.board import check_tensorboard
     from seedvote.config import location_of, recipe_of
     from seedvote.device import device_name, resolve_device
+    from seedvote.matmul import choose_matmul
     from seedvote.monitoring import diagnosis, origin, watched
     from seedvote.provenance import versions
     from seedvote.store import RunKeeper, open_run
@@ -46,6 +47,7 @@ def train(config: TrainConfig) -> int:
     device = resolve_device(config.device)
     if config.threads:
         torch.set_num_threads(config.threads)
+    matmul = choose_matmul(config.matmul)
     engine = build_engine(config.engine)
     recipe_values = recipe_of(config)
     data = load_data(recipe_values, location_of(config))
@@ -59,7 +61,9 @@ def train(config: TrainConfig) -> int:
     seeds = chosen_seeds(config)
     _deal_with_damage(run, seeds, config.on_damaged)
     _introduce(run, data, seeds, device_name(device))
-    facts = {"device": device_name(device), "threads": torch.get_num_threads(), "versions": versions()}
+    facts = {
+        "device": device_name(device), "threads": torch.get_num_threads(), "matmul": matmul, "versions": versions(),
+    }  # fmt: skip
     keeper = RunKeeper(run, facts, config.save_every, observes=config.logger != "none")
     missing = run.missing(seeds)
     report = {"diagnosis": diagnosis(recipe, data, missing or seeds, device)} if config.diagnose else {}

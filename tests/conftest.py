@@ -16,11 +16,14 @@ import torch
 
 from seedvote.data import digits, prepare
 from seedvote.inference import Ensemble
+from seedvote.matmul import choose_matmul, precision, set_precision
 from seedvote.types import Data, Source, Split
 
 ROOT = Path(__file__).resolve().parent.parent
 
+# As the commands have it.
 torch.set_num_threads(1)
+choose_matmul("auto")
 
 
 @pytest.fixture(scope="session")
@@ -54,6 +57,21 @@ def threads(request: pytest.FixtureRequest) -> Iterator[int]:
     torch.set_num_threads(request.param)
     yield request.param
     torch.set_num_threads(before)
+
+
+@pytest.fixture(params=["none", "bf16"])
+def multiplied_by(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Torch's own choice of who multiplies float32 matrices, and oneDNN where that keeps their precision."""
+    before = precision()
+    set_precision("none")
+    if request.param == "bf16":
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("seedvote.matmul.processor", lambda: "AMD EPYC")
+            chosen = choose_matmul("auto")
+        if chosen is None:
+            pytest.skip("here oneDNN would round to bfloat16, or is not there")
+    yield request.param
+    set_precision(before)
 
 
 @pytest.fixture

@@ -63,6 +63,7 @@ WRONG = {
     "data.bootstrap=3": "data.bootstrap must be true or false, got 3",
     "vary=[{a:1}]": "vary must be a list of names, got {'a': 1} in it",
     "n_seeds=1000000000000": "n_seeds must be at most 1000000, got 1000000000000",
+    "matmul=mkl": "matmul 'mkl' is not known: there are auto, torch",
     "threads=5000": "threads must be at most 4096, got 5000",
     "data.validation=null": "data.validation must be a fraction above 0 and below 1, got None",
     "data.normalize=2": "data.normalize must be true or false, got 2",
@@ -190,8 +191,8 @@ def test_prediction_without_a_run_says_what_to_do(call, workplace):
         ("on_bad_member=skip", "on_bad_member 'skip' is not known: there are drop, error"),
         ("images=a arrays=b", "images= and arrays= cannot be predicted in one go: give one of them"),
         ("vot=soft", "key 'vot' is not known: did you mean 'vote'? there are arrays, checkpoints, data, data.file, "
-                     "data.root, device, fold_batchnorm, head, images, on_bad_member, output, run, threads, tie, "
-                     "trust, vote"),
+                     "data.root, device, fold_batchnorm, head, images, matmul, on_bad_member, output, run, threads, "
+                     "tie, trust, vote"),
     ],
 )  # fmt: skip
 def test_a_wrong_prediction_gets_one_sentence(arguments, sentence, call, workplace):
@@ -265,6 +266,7 @@ def test_help_names_every_key_and_choice(name, call):
         "decay_all",
         "patience",
         "threads",
+        "matmul",
         "trust",
     }
     for field in dataclasses.fields(schema):

@@ -43,7 +43,7 @@ LAYERS = [
         "store",
         "voting",
     },
-    {"training", "inference", "inspection", "comparison", "run_log", "running_vote"},
+    {"training", "inference", "inspection", "comparison", "run_log", "running_vote", "matmul"},
     {"engines", "report", "predictions", "logits", "figures", "board"},
     {"assembly", "command", "verdict", "monitoring"},
     {"summary", "sections", "captions", "study"},

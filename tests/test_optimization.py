@@ -17,6 +17,7 @@ from seedvote import schedules
 from seedvote.assembly import build_recipe
 from seedvote.config import recipe_of
 from seedvote.engines.fused import Fused
+from seedvote.engines.group import standing_group, train_epoch
 from seedvote.engines.sequential import Sequential
 from seedvote.initialization import initial_model
 from seedvote.optimization import build_schedule, in_one_pass, parameter_groups
@@ -269,7 +270,7 @@ def test_groups_of_stacked_parameters_are_those_of_one_member(small_digits):
     model = quick_recipe(small_digits).build_model()
     alone = parameter_groups(model.parameters(), decay_all=False)
     stacked = [torch.nn.Parameter(torch.stack([parameter] * 3)) for parameter in model.parameters()]
-    together = parameter_groups(stacked, decay_all=False, stacked=True)
+    together = parameter_groups((), decay_all=False, stacked=stacked)
     for group, other in zip(alone, together, strict=True):
         assert [parameter.shape for parameter in group["params"]] == [
             parameter.shape[1:] for parameter in other["params"]
@@ -290,3 +291,27 @@ def test_the_recipe_of_a_command_takes_its_steps_in_one_pass(small_digits):
     for override, fused in (("optimizer=adamw", True), ("+optimizer.fused=false", False)):
         recipe = build_recipe(recipe_of(composed("data=digits", override)), small_digits)
         assert recipe.build_optimizer([torch.nn.Parameter(torch.ones(3))]).defaults["fused"] is fused
+
+
+@pytest.mark.parametrize("decay_all", [False, True])
+def test_what_one_pass_would_round_otherwise_is_split_and_comes_back_from_a_snapshot(small_digits, decay_all):
+    recipe = quick_recipe(small_digits, decay_all=decay_all)  # 32 hidden units fill vectors, 10 classes do not
+    group = standing_group(dict.fromkeys(range(3)), recipe, small_digits, CPU, width=1)
+    assert sorted(group.network.whole) == ["1.bias", "1.weight", "4.weight"]
+    assert sorted(group.network.parts_of(0)) == ["4.bias"]
+    steps = train_epoch(group, recipe, small_digits)
+    for _ in range(3):
+        next(steps)
+    snapshots = group.snapshots()
+    later = standing_group(snapshots, recipe, small_digits, CPU, width=1)
+    assert later.optimizer.states()[1][0].keys() == {"1.weight", "1.bias", "4.weight", "4.bias"}
+    for own, other in zip(group.snapshots().values(), later.snapshots().values(), strict=True):
+        assert own.groups == other.groups
+        for name, entries in own.optimizer.items():
+            assert all(torch.equal(value, other.optimizer[name][key]) for key, value in entries.items())
+    next(steps)
+    next(train_epoch(later, recipe, small_digits))
+    for place in range(3):
+        states = (each.network.state(place) for each in (group, later))
+        for tensor, again in zip(*(state.values() for state in states), strict=True):
+            assert torch.equal(tensor, again)

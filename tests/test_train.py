@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from seedvote.matmul import choose_matmul
+
 ROOT = Path(__file__).resolve().parent.parent
 QUICK = ("data.limit=100", "epochs=2", "model.hidden=[16]", "model.dropout=0.1", "run=it")
 
@@ -88,6 +90,14 @@ def test_what_is_stored_says_how_it_came_about(call, workplace):
     assert member["engine"] == "sequential"  # one member alone
     assert member["threads"] == 1
     assert [epoch["epoch"] for epoch in member["history"]] == [1, 2]
+
+
+def test_a_member_says_who_multiplied(call, workplace):
+    assert call("train", *QUICK, "n_seeds=1", "matmul=torch").status == 0
+    assert "matmul" not in json.loads((workplace / "checkpoints/it/seed-0000/member.json").read_text())
+    assert call("train", *QUICK, "n_seeds=2").status == 0
+    second = json.loads((workplace / "checkpoints/it/seed-0001/member.json").read_text())
+    assert second.get("matmul") == choose_matmul("auto")
 
 
 def test_a_member_that_diverges_is_marked_and_the_status_is_not_zero(call, workplace):

@@ -115,7 +115,7 @@ def _trainer(contestant: str) -> Callable[..., dict[int, Any]]:
 
 
 def by_engine(contestant: str, seeds: list[int], recipe: Any, data: Any, clock: Clock) -> dict[int, Any]:
-    """Train with an engine of seedvote, one thread a member as its command has it, and store nothing."""
+    """Train with an engine of seedvote, set up as its command does, with one thread a member, and store nothing."""
     import torch
 
     from seedvote.engines.auto import Auto
@@ -123,10 +123,12 @@ def by_engine(contestant: str, seeds: list[int], recipe: Any, data: Any, clock: 
     from seedvote.engines.process import Process
     from seedvote.engines.sequential import Sequential
     from seedvote.events import Failure, Progress
+    from seedvote.matmul import choose_matmul
     from seedvote.types import TrainedMember
 
     engines: dict[str, Any] = {"sequential": Sequential, "process": Process, "fused": Fused, "auto": Auto}
     torch.set_num_threads(1)
+    choose_matmul("auto")
     engine = engines[contestant]()
     members = {}
     mark = clock.start()

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 LINE = 64  # bytes on which torch lets every tensor begin on a CPU
+SMALL = 16**3  # multiplications up to which torch keeps a product from oneDNN, if it otherwise lets it multiply
 
 
 class StackedLinear(torch.autograd.Function):
@@ -43,12 +44,13 @@ def products(first: Tensor, second: Tensor, bias: Tensor | None = None) -> Tenso
 
     How a product is rounded may depend on where its matrices begin: MKL's kernels for some processors take what comes
     before the first whole cache line by itself. Where a member's do not begin as they would alone, they are copied.
-    Products with a vector are others in a batch than alone.
+    Products with a vector are others in a batch than alone, and small ones may be left to another library.
     """
     (count, rows, between), columns = first.shape, second.shape[2]
     sizes = (rows * between, between * columns, rows * columns)
-    on_lines = all(size * first.element_size() % LINE == 0 for size in sizes) and 1 not in (rows, between, columns)
-    if on_lines or first.device.type != "cpu":
+    on_lines = all(size * first.element_size() % LINE == 0 for size in sizes)
+    alike = on_lines and rows * between * columns > SMALL and 1 not in (rows, between, columns)
+    if alike or first.device.type != "cpu":
         return torch.bmm(first, second) if bias is None else torch.baddbmm(bias[:, None], first, second)
     outputs = first.new_empty(count, rows, columns)
     for place, (one, other) in enumerate(zip(first, second, strict=True)):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,24 +105,23 @@ class Stacked:
         return next(iter(self.parameters.values())).dtype
 
     @property
-    def is_split(self) -> bool:
-        """Whether the optimizer has been given each member's own parts."""
-        return bool(self._parts)
+    def whole(self) -> dict[str, nn.Parameter]:
+        """The parameters that are not split, by name."""
+        return {name: parameter for name, parameter in self.parameters.items() if name not in self._parts}
 
-    def split(self) -> dict[tuple[str, int], nn.Parameter]:
-        """Make every member's own part of every parameter, by name and place; parts share the whole's memory."""
-        self._parts = {
-            name: [nn.Parameter(part, requires_grad=whole.requires_grad) for part in whole.detach().unbind(0)]
-            for name, whole in self.parameters.items()
-        }
-        return {(name, place): part for name, parts in self._parts.items() for place, part in enumerate(parts)}
+    def split(self, names: Iterable[str]) -> None:
+        """Make every member's own part of some parameters, for the optimizer; parts share the whole's memory."""
+        for name in names:
+            whole = self.parameters[name]
+            parts = whole.detach().unbind(0)
+            self._parts[name] = [nn.Parameter(part, requires_grad=whole.requires_grad) for part in parts]
 
     def parts_of(self, member: int) -> dict[str, nn.Parameter]:
-        """Return one member's own parts, by name."""
+        """Return one member's own parts of what is split, by name."""
         return {name: parts[member] for name, parts in self._parts.items()}
 
     def hand_out_gradients(self) -> None:
-        """Move the gradients of the stacked parameters to the members' parts, if there are any."""
+        """Move the gradients of parameters that are split to the members' parts."""
         for name, parts in self._parts.items():
             gradient, self.parameters[name].grad = self.parameters[name].grad, None
             if gradient is not None:
@@ -131,10 +130,9 @@ class Stacked:
 
     def gradients(self, member: int) -> dict[str, Tensor]:
         """Return one member's gradients by name, as far as there are any."""
-        if self.is_split:
-            return {name: part.grad for name, part in self.parts_of(member).items() if part.grad is not None}
-        whole = self.parameters.items()
-        return {name: parameter.grad[member] for name, parameter in whole if parameter.grad is not None}
+        found = {name: part.grad for name, part in self.parts_of(member).items() if part.grad is not None}
+        found |= {name: whole.grad[member] for name, whole in self.whole.items() if whole.grad is not None}
+        return {name: found[name] for name in self.parameters if name in found}
 
     def state(self, member: int) -> dict[str, Tensor]:
         """Copy one member's weights and buffers to the CPU, as its network's own ``state_dict`` names them."""

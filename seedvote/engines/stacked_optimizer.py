@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from seedvote.engines.stacked import Stacked
+from seedvote.engines.stacked import NUMBERS, Stacked
 from seedvote.optimization import (
     Schedule,
     group_numbers,
@@ -45,9 +45,8 @@ class StackedOptimizer:
 
     def zero_grad(self) -> None:
         """Forget the gradients of the stacked parameters; those of the members' own parts are replaced at each step."""
-        if not self.network.is_split:
-            for optimizer in self.optimizers:
-                optimizer.zero_grad()
+        for parameter in self.network.parameters.values():
+            parameter.grad = None
 
     def after_epoch(self, validation_losses: Sequence[float]) -> None:
         """Let the schedules take note of an epoch and of each member's validation loss after it."""
@@ -62,15 +61,13 @@ class StackedOptimizer:
 
     def states(self) -> list[tuple[dict[str, dict[str, Any]], list[dict[str, Any]]]]:
         """Return each member's part of the state, copied to the CPU by parameter, and its groups' numbers."""
-        network = self.network
-        numbers = [group_numbers(_of(self.optimizers, place)) for place in range(network.count)]
-        if network.is_split:
-            parts = [network.parts_of(place) for place in range(network.count)]
-            states = [optimizer_state(_of(self.optimizers, place), own) for place, own in enumerate(parts)]
-        else:
-            whole = optimizer_state(self.optimizers[0], network.parameters)
-            states = [_part(whole, network, place) for place in range(network.count)]
-        return list(zip(states, numbers, strict=True))
+        network, whole = self.network, optimizer_state(self.optimizers[0], self.network.whole)
+        found = []
+        for place in range(network.count):
+            own = _of(self.optimizers, place)
+            state = optimizer_state(own, network.parts_of(place)) | _part(whole, network, place)
+            found.append((state, group_numbers(own)))
+        return found
 
 
 def standing_optimizer(
@@ -93,19 +90,25 @@ def _optimizers(recipe: Recipe, network: Stacked) -> list[torch.optim.Optimizer]
     """Build the recipe's optimizer over the stacked parameters, or one for each member over its own parts of them.
 
     Members have an optimizer each if their validation loss decides on the learning rate, or if the optimizer is not
-    known to treat every number by itself. One with ``fused=True`` takes the parts of all members in one pass: it rounds
-    the end of a tensor otherwise than its middle.
+    known to treat every number by itself. One with ``fused=True`` rounds the end of a tensor otherwise than its middle,
+    and so takes each member's part by itself, in the same pass, where a part does not fill whole vectors.
     """
-    whole = parameter_groups(network.parameters.values(), recipe.decay_all, stacked=True)
-    optimizer = recipe.build_optimizer(whole)
-    together = type(optimizer) in ELEMENTWISE and recipe.interval != "validation"
-    if together and not optimizer.defaults.get("fused"):
-        return [optimizer]
-    parts = network.split()
-    if together:
-        return [recipe.build_optimizer(parameter_groups(parts.values(), recipe.decay_all))]
-    members = [network.parts_of(place) for place in range(network.count)]
-    return [recipe.build_optimizer(parameter_groups(own.values(), recipe.decay_all)) for own in members]
+    optimizer = recipe.build_optimizer(_groups(network, recipe))
+    if type(optimizer) not in ELEMENTWISE or recipe.interval == "validation":
+        network.split(network.parameters)
+        members = [network.parts_of(place) for place in range(network.count)]
+        return [recipe.build_optimizer(parameter_groups(own.values(), recipe.decay_all)) for own in members]
+    if optimizer.defaults.get("fused"):
+        sizes = {name: parameter[0].numel() for name, parameter in network.parameters.items()}
+        network.split(name for name, size in sizes.items() if size % NUMBERS)
+        optimizer = recipe.build_optimizer(_groups(network, recipe))
+    return [optimizer]
+
+
+def _groups(network: Stacked, recipe: Recipe) -> list[dict[str, Any]]:
+    """Group stacked parameters, and the members' parts of what is split, for one optimizer."""
+    parts = [part for place in range(network.count) for part in network.parts_of(place).values()]
+    return parameter_groups(parts, recipe.decay_all, stacked=network.whole.values())
 
 
 def _restore(optimizers: Sequence[torch.optim.Optimizer], network: Stacked, snapshots: Sequence[Snapshot]) -> None:
@@ -113,17 +116,16 @@ def _restore(optimizers: Sequence[torch.optim.Optimizer], network: Stacked, snap
     if not snapshots:
         return
     assert len(snapshots) == network.count
-    if network.is_split:
-        for place, snapshot in enumerate(snapshots):
-            own = _of(optimizers, place)
-            restore_optimizer(own, network.parts_of(place), snapshot.optimizer, snapshot.groups)
-        return
+    for place, snapshot in enumerate(snapshots):
+        own = _of(optimizers, place)
+        restore_optimizer(own, network.parts_of(place), snapshot.optimizer, snapshot.groups)
     first = snapshots[0]
     state = {
         name: {key: _joined(network, name, key, [each.optimizer[name][key] for each in snapshots]) for key in entries}
         for name, entries in first.optimizer.items()
+        if name in network.whole
     }
-    restore_optimizer(optimizers[0], network.parameters, state, first.groups)
+    restore_optimizer(optimizers[0], network.whole, state, first.groups)
 
 
 def _of(optimizers: Sequence[torch.optim.Optimizer], place: int) -> torch.optim.Optimizer:

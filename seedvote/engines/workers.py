@@ -28,6 +28,7 @@ from torch import Tensor
 from seedvote.engines.keeping import Task, Trainer, train_whole_task
 from seedvote.events import Event, Failure, Keeper, Note, Progress
 from seedvote.interruption import only_told_by_parent, requested
+from seedvote.matmul import precision, set_precision
 from seedvote.training import on_device
 from seedvote.types import Data, Recipe, Split, TrainedMember
 
@@ -90,7 +91,7 @@ class _Crew:
     """The workers of one run, and who works on what."""
 
     def __init__(self, trainer: Trainer, recipe: Recipe, files: _DataFiles, keeper: Keeper, devices: list[str]) -> None:
-        self._work = (trainer, recipe, files, keeper, torch.get_num_threads())
+        self._work = (trainer, recipe, files, keeper, torch.get_num_threads(), precision())
         self._devices = devices
         self._workers: dict[Connection, _Worker] = {}
         self._stopping = False
@@ -173,12 +174,14 @@ def _work(
     files: _DataFiles,
     keeper: Keeper,
     threads: int,
+    matmul: str,
     device_name: str,
 ) -> None:
     """Train one task after another, as the parent sends them; ``None`` ends it."""
     only_told_by_parent()
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
+    set_precision(matmul)
     device = torch.device(device_name)
     data = on_device(files.load(), device)
     with suppress(EOFError, ConnectionError):

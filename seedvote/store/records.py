@@ -57,7 +57,7 @@ class MemberRecord:
     """What ``member.json`` holds.
 
     recipe_hash: of the run that it belongs to. diverged: why training broke off, or ``None``. sha256: of the file of
-    its weights.
+    its weights. matmul: who multiplied float32 matrices, where it was not torch's own choice.
     """
 
     seed: int
@@ -73,6 +73,7 @@ class MemberRecord:
     versions: dict[str, str]
     sha256: str
     format: int = FORMAT
+    matmul: str | None = None
 
     @property
     def kept(self) -> dict[str, float]:
