@@ -8,6 +8,7 @@ image is zero, which after normalisation is the mean colour of the training spli
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -18,6 +19,11 @@ from torch.nn import functional as F
 def none(inputs: Tensor, generator: np.random.Generator) -> Tensor:
     """Return the inputs as they are."""
     return inputs
+
+
+def is_none(augment: Callable[..., Tensor]) -> bool:
+    """Say whether an augmentation, or what it is bound from, is ``none``, which needs no generator."""
+    return getattr(augment, "func", augment) is none
 
 
 def images(

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from seedvote.augmentation import is_none
 from seedvote.course import Course, batches, copied_state, epoch_order, samples_an_epoch, steps_an_epoch
 from seedvote.data import evaluation_inputs, network_inputs, preprocessed
 from seedvote.engines.masks import dropout_masks
@@ -139,11 +140,11 @@ def train_epoch(group: Group, recipe: Recipe, data: Data) -> Iterator[None]:
     for chosen in cuts[lap.step :]:
         # As `training_inputs` has it; gathering and normalising treat every sample by itself, so all members' at once.
         normal = network_inputs(data.train.inputs[torch.cat(chosen)], data.normalization, group.network.dtype)
-        generators = [stream.generator("augment", lap.epoch, lap.step) for stream in streams]
-        inputs = [
-            preprocessed(recipe.augment(own, generator), data.preprocessing)
-            for own, generator in zip(normal.split(len(chosen[0])), generators, strict=True)
-        ]
+        inputs = normal.split(len(chosen[0]))
+        if not is_none(recipe.augment):
+            generators = [stream.generator("augment", lap.epoch, lap.step) for stream in streams]
+            inputs = [recipe.augment(own, draws) for own, draws in zip(inputs, generators, strict=True)]
+        inputs = [preprocessed(own, data.preprocessing) for own in inputs]
         masks = dropout_masks([stream.number("dropout", lap.epoch, lap.step) for stream in streams], device)
         logits = group.network(side_by_side(inputs), masks)
         labels = data.train.labels[torch.stack(chosen)]
