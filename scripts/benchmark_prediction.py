@@ -5,9 +5,10 @@
     python scripts/benchmark_prediction.py --sample        # trains a little run of its own, to see that it works
 
 From raw inputs of the run's test split to logits, the contestants in turns, in one process. ``plain`` is the loop that
-everybody writes: 1,000 samples at a time through one network after another, each member normalising for itself. "With
-loading" begins with the run's directory. Prints medians over the repeats with their range, on the wall and of all
-threads, and the median of the ratios within a turn with their middle half.
+everybody writes: 1,000 samples at a time through one network after another, each member normalising for itself, and
+matrices multiplied as torch has it; the others do as the ``predict`` command does (``matmul=auto``). "With loading"
+begins with the run's directory. Prints medians over the repeats with their range, on the wall and of all threads, and
+the median of the ratios within a turn with their middle half.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ import seedvote
 from seedvote.assembly import stored_data
 from seedvote.data import network_inputs, preprocessed
 from seedvote.inference import Ensemble
+from seedvote.matmul import TORCHS_OWN, choose_matmul, precision, set_precision
 from seedvote.types import Normalization
 
 BATCH = 1000
@@ -68,6 +70,7 @@ def main() -> None:
 
 def measure(path: Path, root: str | None, repeats: int) -> None:
     """Print what the members of a run take."""
+    matmul = choose_matmul("auto")
     ensemble = seedvote.load(path, device="cpu")
     inputs = stored_data(ensemble.run, {"root": root} if root else {}, trust=False).test.inputs
     first = ensemble.seeds[:1]
@@ -85,7 +88,7 @@ def measure(path: Path, root: str | None, repeats: int) -> None:
     print(
         f"{ensemble.run.name}: {len(ensemble.seeds)} members, {len(inputs)} samples, {repeats} repeats; "
         f"{torch.get_num_threads()} threads on {os.cpu_count()} "
-        f"cores, {platform.machine()}, torch {torch.__version__}\n"
+        f"cores, {platform.machine()}, torch {torch.__version__}; matrices multiplied by {matmul or 'torch alone'}\n"
         f"asked one by one: {'the same bits' if np.array_equal(one_by_one, answers['all']) else 'OTHER LOGITS'}; "
         f"beside the plain loop: {int((labels != expected).sum())} other labels, largest difference of two logits "
         f"{np.abs(answers['all'] - answers['plain all']).max():.2g}\n"
@@ -116,6 +119,8 @@ def plain(ensemble: Ensemble, members: int, inputs: torch.Tensor) -> np.ndarray:
     record = ensemble.run.record
     normalization = Normalization(tuple(record.mean), tuple(record.std))
     logits = np.empty((members, len(inputs), len(ensemble.classes)), np.float32)
+    ours = precision()
+    set_precision(TORCHS_OWN)
     for position in range(members):
         network = ensemble._networks[ensemble.seeds[position] % len(ensemble._networks)]
         network.load_state_dict(ensemble._states[position])
@@ -123,6 +128,7 @@ def plain(ensemble: Ensemble, members: int, inputs: torch.Tensor) -> np.ndarray:
         for start in range(0, len(inputs), BATCH):
             batch = network_inputs(inputs[start : start + BATCH], normalization)
             logits[position, start : start + BATCH] = network(preprocessed(batch, ensemble._preprocessing)).numpy()
+    set_precision(ours)
     return logits
 
 

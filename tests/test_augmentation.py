@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pytest
 import torch
@@ -20,6 +22,14 @@ def batch():
 
 def test_none_changes_nothing(batch):
     assert augmentation.none(batch, generator()) is batch
+
+
+def test_none_is_known_whatever_it_is_bound_from():
+    assert augmentation.is_none(augmentation.none)
+    assert augmentation.is_none(functools.partial(augmentation.none))
+    assert not augmentation.is_none(augmentation.images)
+    assert not augmentation.is_none(functools.partial(augmentation.images, crop=2))
+    assert not augmentation.is_none(lambda inputs, generator: inputs)
 
 
 @pytest.mark.parametrize(
