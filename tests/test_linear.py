@@ -25,6 +25,7 @@ SIZES = [
     (1, 16, 16),
     (64, 4, 16),
     (64, 5, 16),
+    (7, 512, 256),
 ]
 
 
@@ -36,7 +37,7 @@ def matrices(request):
     return first, torch.randn(7, between, columns, generator=generator), torch.randn(7, columns, generator=generator)
 
 
-@pytest.mark.usefixtures("multiplied_by")
+@pytest.mark.usefixtures("multiplied_by", "threads")
 @pytest.mark.parametrize("turned", [False, True])  # as weights are, whose outputs come first
 @pytest.mark.parametrize("with_bias", [False, True])
 def test_a_product_is_the_same_bits_at_every_place_and_alone(matrices, with_bias, turned):

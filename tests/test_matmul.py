@@ -86,6 +86,19 @@ def test_products_have_the_precision_of_float32():
         assert (first.expand(4, -1, -1) @ second.expand(4, -1, -1) - exact).abs().max() <= bound
 
 
+@pytest.mark.usefixtures("multiplied_by", "threads")
+def test_a_stacked_member_is_the_same_alone_among_others_and_in_the_plain_loop(small_digits):
+    shape, classes = small_digits.input_shape, len(small_digits.classes)
+    build = functools.partial(models.mlp, shape, classes, hidden=[512, 256], dropout=0.2)
+    recipe = quick_recipe(small_digits, build_model=build)  # the last of an epoch's batches has 8 samples
+    alone, among = (
+        {event.seed: event.state for event in events if isinstance(event, TrainedMember)}
+        for events in (Fused(workers=1).train(seeds, recipe, small_digits, CPU) for seeds in ([0], [0, 1, 2]))
+    )
+    assert all(torch.equal(tensor, among[0][name]) for name, tensor in alone[0].items())
+    assert rounds_alike(recipe, small_digits)
+
+
 def test_every_engine_trains_with_the_same_library(small_digits, multiplied_by):
     shape, classes = small_digits.input_shape, len(small_digits.classes)
     build = functools.partial(models.mlp, shape, classes, hidden=[96, 64], dropout=0.2)

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from seedvote.matmul import TORCHS_OWN, precision
+
 LINE = 64  # bytes on which torch lets every tensor begin on a CPU
 SMALL = 16**3  # multiplications up to which torch keeps a product from oneDNN, if it otherwise lets it multiply
 
@@ -44,12 +46,14 @@ def products(first: Tensor, second: Tensor, bias: Tensor | None = None) -> Tenso
 
     How a product is rounded may depend on where its matrices begin: MKL's kernels for some processors take what comes
     before the first whole cache line by itself. Where a member's do not begin as they would alone, they are copied.
-    Products with a vector are others in a batch than alone, and small ones may be left to another library.
+    Products with a vector are others in a batch than alone, and small ones may be left to another library. On several
+    threads MKL divides a product otherwise than a batch of them; oneDNN does not.
     """
     (count, rows, between), columns = first.shape, second.shape[2]
     sizes = (rows * between, between * columns, rows * columns)
     on_lines = all(size * first.element_size() % LINE == 0 for size in sizes)
     alike = on_lines and rows * between * columns > SMALL and 1 not in (rows, between, columns)
+    alike = alike and (torch.get_num_threads() == 1 or precision() != TORCHS_OWN)
     if alike or first.device.type != "cpu":
         return torch.bmm(first, second) if bias is None else torch.baddbmm(bias[:, None], first, second)
     outputs = first.new_empty(count, rows, columns)
