@@ -14,10 +14,9 @@ repeat to the next.
   shuffles. It is spared the decoding and normalising of pictures one by one, which the tutorials do in the loader: it
   gets normalised tensors. *plain loop, one thread*: the same after ``torch.set_num_threads(1)``.
 - *sequential*, *process*, *fused*, *auto*: seedvote's engines as its command runs them, with one thread a member, and
-  with oneDNN for matrix products where ``matmul=auto`` takes it. They
-  do more than the plain loop: raw pictures are normalised at each step, every draw has a generator of its own, weights
-  are copied and looked through for NaN after each epoch. Images are channels-last, which the plain loop's are not.
-  The time that ``auto`` takes to choose counts.
+  with oneDNN for matrix products where ``matmul=auto`` takes it. They do more than the plain loop: raw pictures are
+  normalised at each step, every draw has a generator of its own, weights are copied and looked through for NaN after
+  each epoch. Images are channels-last, which the plain loop's are not. The time that ``auto`` takes to choose counts.
 - *TorchEnsemble*: ``VotingClassifier``, without and with ``n_jobs``. Its validation is a vote of all members, and it
   may hand back the members of an earlier epoch, whose vote was as good.
 - *JAX vmap*: an MLP's epoch under ``vmap`` and ``jit``, its steps in a ``scan``; written for the MLP alone.

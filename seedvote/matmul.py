@@ -20,6 +20,7 @@ ONEDNN: Any = torch.backends.mkldnn  # a module with settings, of which its anno
 LOOKED_AT = ((64, 512, 256), (64, 256, 512), (256, 64, 512), (33, 100, 47), (128, 784, 10))
 MORE = 4  # times the error of torch's own choice that sums in another order may have
 TORCHS_OWN = str(ONEDNN.matmul.fp32_precision)
+BY_ONEDNN = "bf16"
 
 
 def choose_matmul(choice: str) -> str | None:
@@ -32,7 +33,7 @@ def choose_matmul(choice: str) -> str | None:
     if choice == "torch" or not _is_held_back():
         return None
     errors = _errors()
-    set_precision("bf16")
+    set_precision(BY_ONEDNN)
     if all(error <= MORE * own for error, own in zip(_errors(), errors, strict=True)):
         return "oneDNN"
     set_precision(TORCHS_OWN)

@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from seedvote.engines.linear import StackedLinear, products
+from seedvote.matmul import precision, set_precision
 
 SIZES = [
     (4, 4, 4),
@@ -68,3 +69,16 @@ def test_gradients_are_those_of_a_linear_layer(matrices, with_bias):
         torch.testing.assert_close(outputs[place], expected, rtol=0, atol=1e-12)
         for stacked, mine in zip(own, alone, strict=True):
             torch.testing.assert_close(stacked.grad[place], mine.grad, rtol=0, atol=1e-12)
+
+
+def test_a_precision_that_somebody_else_chose_is_not_taken_for_onednns():
+    threads, before = torch.get_num_threads(), precision()
+    torch.set_num_threads(2)
+    set_precision("ieee")
+    try:
+        generator = torch.Generator().manual_seed(0)
+        first, second = torch.randn(5, 7, 512, generator=generator), torch.randn(5, 512, 256, generator=generator)
+        assert torch.equal(products(first, second)[0], products(first[:1], second[:1])[0])
+    finally:
+        torch.set_num_threads(threads)
+        set_precision(before)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from seedvote.matmul import TORCHS_OWN, precision
+from seedvote.matmul import BY_ONEDNN, precision
 
 LINE = 64  # bytes on which torch lets every tensor begin on a CPU
 SMALL = 16**3  # multiplications up to which torch keeps a product from oneDNN, if it otherwise lets it multiply
@@ -52,9 +52,9 @@ def products(first: Tensor, second: Tensor, bias: Tensor | None = None) -> Tenso
     (count, rows, between), columns = first.shape, second.shape[2]
     sizes = (rows * between, between * columns, rows * columns)
     on_lines = all(size * first.element_size() % LINE == 0 for size in sizes)
-    alike = on_lines and rows * between * columns > SMALL and 1 not in (rows, between, columns)
-    alike = alike and (torch.get_num_threads() == 1 or precision() != TORCHS_OWN)
-    if alike or first.device.type != "cpu":
+    by_one_library = rows * between * columns > SMALL and 1 not in (rows, between, columns)
+    undivided = torch.get_num_threads() == 1 or precision() == BY_ONEDNN
+    if (on_lines and by_one_library and undivided) or first.device.type != "cpu":
         return torch.bmm(first, second) if bias is None else torch.baddbmm(bias[:, None], first, second)
     outputs = first.new_empty(count, rows, columns)
     for place, (one, other) in enumerate(zip(first, second, strict=True)):

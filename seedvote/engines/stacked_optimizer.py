@@ -119,13 +119,13 @@ def _restore(optimizers: Sequence[torch.optim.Optimizer], network: Stacked, snap
     for place, snapshot in enumerate(snapshots):
         own = _of(optimizers, place)
         restore_optimizer(own, network.parts_of(place), snapshot.optimizer, snapshot.groups)
-    first = snapshots[0]
+    first, whole = snapshots[0], network.whole
     state = {
         name: {key: _joined(network, name, key, [each.optimizer[name][key] for each in snapshots]) for key in entries}
         for name, entries in first.optimizer.items()
-        if name in network.whole
+        if name in whole
     }
-    restore_optimizer(optimizers[0], network.whole, state, first.groups)
+    restore_optimizer(optimizers[0], whole, state, first.groups)
 
 
 def _of(optimizers: Sequence[torch.optim.Optimizer], place: int) -> torch.optim.Optimizer:
